@@ -1,0 +1,14 @@
+"""How tensors are packed on disk.  The folder is the registry: each module holds one codec and is found by itself."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from bertpress.artifact.codecs.base import VALUES, Codec, Grid, TensorSpec, spec_of
+from bertpress.artifact.codecs.dense import Dense
+from bertpress.artifact.codecs.int8 import Int8
+from bertpress.artifact.codecs.stored import Packed, Stored
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["VALUES", "Codec", "Dense", "Grid", "Int8", "Packed", "Stored", "TensorSpec", "spec_of"]

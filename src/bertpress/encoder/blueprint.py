@@ -1,0 +1,212 @@
+"""The shape of an encoder as data: everything that changes its forward pass or its file.
+
+A :class:`Blueprint` is frozen and validated; from it alone follow the numbers of parameters and of
+multiply-accumulates per component (:mod:`bertpress.encoder.costs`), so that a search can reason without weights.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Width = Annotated[int, Field(ge=0, le=2**20)]
+Norm = Literal["layer", "affine"]
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh", "none"]
+
+
+class Spec(BaseModel):
+    """Base of all shapes: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EmbeddingSpec(Spec):
+    """Token, position and segment tables of width ``size``, summed; a projection follows where ``size`` differs.
+
+    BERT adds the three tables, normalises, and has ``size == hidden_size``.  ALBERT and ELECTRA project after
+    the norm (``project="after"``).  MobileBERT projects the token table alone, three neighbours at once
+    (``window=3``, ``project="tokens"``), so its position and segment tables have the hidden width.
+    """
+
+    vocabulary: Size
+    size: Size
+    positions: Width = 512
+    segments: Width = 2
+    window: Literal[1, 3] = 1
+    project: Literal["none", "after", "tokens"] = "none"
+    first_position: int = Field(0, ge=0, description="RoBERTa and MPNet count positions from padding id + 1.")
+    pad_id: int = Field(0, ge=0)
+    norm: Norm = "layer"
+
+
+class RelativeSpec(Spec):
+    """MPNet's bias on attention scores: a table (buckets, heads), shared by all layers, looked up by head id."""
+
+    buckets: Size = 32
+    max_distance: Size = 128
+    heads: Size
+
+
+class AttentionSpec(Spec):
+    """One self-attention sub-unit.
+
+    ``heads`` holds the ids of the heads that are left, as numbered in the model that they came from, in order.
+    With no head left the sub-unit still adds its output bias and normalises.
+    """
+
+    heads: tuple[int, ...]
+    head_size: Size = Field(description="Width of queries and keys in each head.")
+    value_size: Size = Field(description="Width of values in each head.")
+    scale: float | None = Field(None, gt=0, description="Factor on the scores; None: 1 / sqrt(head_size).")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "AttentionSpec":
+        if any(a >= b for a, b in zip(self.heads, self.heads[1:], strict=False)) or min(self.heads, default=0) < 0:
+            raise ValueError(f"heads={self.heads} must be non-negative and strictly increasing")
+        return self
+
+    @property
+    def query_width(self) -> int:
+        """Rows of the query and key matrices."""
+        return len(self.heads) * self.head_size
+
+    @property
+    def value_width(self) -> int:
+        """Rows of the value matrix, columns of the output matrix."""
+        return len(self.heads) * self.value_size
+
+
+class BottleneckSpec(Spec):
+    """MobileBERT: a layer works in ``size`` dimensions between a linear map in and one out.
+
+    ``attention_input`` says what queries and keys / values read: ``shared``: a bottleneck of their own for queries
+    and keys, the raw input for values; ``hidden``: the raw input for all; ``inner``: the layer's bottleneck for all.
+    """
+
+    size: Size
+    attention_input: Literal["shared", "hidden", "inner"] = "shared"
+
+
+class LayerSpec(Spec):
+    """One encoder layer: attention, then one or more feed-forward networks.
+
+    ``attention_from`` / ``ffn_from`` name an earlier layer whose weights this sub-unit uses (ALBERT).
+    """
+
+    attention: AttentionSpec
+    ffn: tuple[Width, ...] = Field(min_length=1, description="Widths of the stacked feed-forward networks.")
+    activation: Activation = "gelu"
+    norm: Norm = "layer"
+    bottleneck: BottleneckSpec | None = None
+    attention_from: int | None = Field(None, ge=0)
+    ffn_from: int | None = Field(None, ge=0)
+
+
+HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]
+
+
+class HeadSpec(Spec):
+    """What turns hidden states into answers.
+
+    ``sequence``: pool, optional dense layer, classifier.  ``token``: classifier on each token.  ``span``: start and
+    end scores.  ``masked_lm``: dense, norm, decoder tied to the token table.  ``embedding``: pool, and normalise.
+    """
+
+    kind: HeadKind
+    labels: Width = Field(2, description="Width of the classifier; 1 is a regression or a reranker.")
+    pooling: Literal["cls", "mean", "max"] = "cls"
+    dense: bool = Field(True, description="A dense layer of the hidden width before the classifier.")
+    activation: Activation = "tanh"
+    normalize: bool = Field(True, description="Embedding: scale to unit length.")
+    free_decoder: bool = Field(False, description="MobileBERT: hidden - embedding size decoder columns are untied.")
+
+
+class Blueprint(Spec):
+    """The whole encoder. ``family`` says where it came from and so decides the way back to transformers."""
+
+    family: str = "bert"
+    hidden_size: Size
+    embeddings: EmbeddingSpec
+    relative: RelativeSpec | None = None
+    layers: tuple[LayerSpec, ...]
+    head: HeadSpec | None = None
+    norm_epsilon: float = Field(1e-12, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.1, ge=0, lt=1)
+    activation_bits: Literal[8] | None = Field(None, description="8: the named slots carry quantizers.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Blueprint":
+        if self.embeddings.project == "none" and self.embeddings.size != self.hidden_size:
+            raise ValueError(f"embeddings.size={self.embeddings.size} must be hidden_size={self.hidden_size}, or projected")
+        for i, layer in enumerate(self.layers):
+            for name in ("attention_from", "ffn_from"):
+                source = getattr(layer, name)
+                if source is None:
+                    continue
+                if source >= i or getattr(self.layers[source], name) is not None:
+                    raise ValueError(f"layers.{i}.{name}={source} must be an earlier layer that owns its weights")
+                unit = name.removesuffix("_from")
+                if getattr(self.layers[source], unit) != getattr(layer, unit):
+                    raise ValueError(f"layers.{i}.{unit} must have the shape of layer {source}, whose weights it uses")
+            if self.relative and max(layer.attention.heads, default=0) >= self.relative.heads:
+                raise ValueError(f"layers.{i}.attention.heads must be below relative.heads={self.relative.heads}")
+        return self
+
+    def parameters(self) -> dict[str, int]:
+        """Numbers of stored weights by component (shared and tied weights once)."""
+        from bertpress.encoder import costs
+
+        return costs.parameters(self)
+
+    def macs(self, tokens: int) -> dict[str, int]:
+        """Multiply-accumulates by component for one input of ``tokens`` tokens; FLOPs are twice that."""
+        from bertpress.encoder import costs
+
+        return costs.macs(self, tokens)
+
+    @property
+    def total_parameters(self) -> int:
+        """All stored weights."""
+        return sum(self.parameters().values())
+
+    @property
+    def parameters_without_embeddings(self) -> int:
+        """All stored weights but the embedding tables, their projection and their norm."""
+        return self.total_parameters - self.parameters()["embeddings"]
+
+    def with_layers(self, layers: tuple[LayerSpec, ...]) -> "Blueprint":
+        """The same encoder with other layers, validated again."""
+        return self.replace(layers=layers)
+
+    def replace(self, **changes: object) -> "Blueprint":
+        """A validated copy with some fields changed."""
+        return Blueprint(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})  # type: ignore[arg-type]
+
+
+def uniform(
+    *,
+    layers: int,
+    hidden_size: int,
+    heads: int,
+    ffn: int,
+    vocabulary: int = 30522,
+    positions: int = 512,
+    head: HeadSpec | None = None,
+    activation: Activation = "gelu",
+    dropout: float = 0.1,
+) -> Blueprint:
+    """A BERT of equal layers; BERT-base is ``uniform(layers=12, hidden_size=768, heads=12, ffn=3072)``."""
+    if hidden_size % heads:
+        raise ValueError(f"hidden_size={hidden_size} must be a multiple of heads={heads}")
+    size = hidden_size // heads
+    attention = AttentionSpec(heads=tuple(range(heads)), head_size=size, value_size=size)
+    layer = LayerSpec(attention=attention, ffn=(ffn,), activation=activation)
+    return Blueprint(
+        hidden_size=hidden_size,
+        embeddings=EmbeddingSpec(vocabulary=vocabulary, size=hidden_size, positions=positions),
+        layers=(layer,) * layers,
+        head=head,
+        dropout=dropout,
+        attention_dropout=dropout,
+    )

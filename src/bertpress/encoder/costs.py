@@ -1,0 +1,106 @@
+"""Parameters and multiply-accumulates of a blueprint in closed form, per component.
+
+The components are those of the survey's Figure 3 (Ganesh et al., TACL 2021).  A norm counts with the unit that it
+closes; norms, biases, softmax and activations are no matrix products and so count no MACs, as in the survey.
+"""
+
+from bertpress.encoder.blueprint import Blueprint, LayerSpec
+
+COMPONENTS = ("embeddings", "attention_in", "attention", "attention_out", "ffn", "head")
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return outputs * inputs + outputs
+
+
+def _embedding_parameters(blueprint: Blueprint) -> int:
+    spec, hidden = blueprint.embeddings, blueprint.hidden_size
+    added = hidden if spec.project == "tokens" else spec.size  # width at which positions and segments are added
+    count = spec.vocabulary * spec.size + (spec.positions + spec.segments) * added + 2 * added
+    if spec.project != "none":
+        count += _linear(spec.window * spec.size, hidden)
+    return count
+
+
+def _widths(blueprint: Blueprint, layer: LayerSpec) -> tuple[int, int, int]:
+    """Inner width of a layer, width that queries and keys read, width that values read."""
+    hidden, neck = blueprint.hidden_size, layer.bottleneck
+    if neck is None:
+        return hidden, hidden, hidden
+    inputs = {"shared": (neck.size, hidden), "hidden": (hidden, hidden), "inner": (neck.size, neck.size)}
+    return neck.size, *inputs[neck.attention_input]
+
+
+def _attention_in(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
+    spec = layer.attention
+    inner, query_input, value_input = _widths(blueprint, layer)
+    count = 2 * spec.query_width * query_input + spec.value_width * value_input
+    count += bias * (2 * spec.query_width + spec.value_width)
+    if layer.bottleneck:
+        maps = 2 if layer.bottleneck.attention_input == "shared" else 1
+        count += maps * (inner * blueprint.hidden_size + bias * 3 * inner)  # linear, its bias, its norm's two vectors
+    return count
+
+
+def _attention_out(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
+    inner = _widths(blueprint, layer)[0]
+    return inner * layer.attention.value_width + bias * 3 * inner
+
+
+def _ffn(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
+    inner, hidden = _widths(blueprint, layer)[0], blueprint.hidden_size
+    count = sum(2 * width * inner + bias * (width + 3 * inner) for width in layer.ffn)
+    if layer.bottleneck:
+        count += inner * hidden + bias * 3 * hidden
+    return count
+
+
+def _head(blueprint: Blueprint, *, bias: bool) -> int:
+    """Weights of the head, which are its MACs for each position that it reads (see :func:`macs`)."""
+    head, hidden = blueprint.head, blueprint.hidden_size
+    if head is None or head.kind == "embedding":
+        return 0
+    if head.kind == "masked_lm":
+        spec = blueprint.embeddings
+        width = hidden if head.free_decoder else spec.size
+        count = width * hidden + bias * (3 * width + spec.vocabulary)
+        return count + head.free_decoder * (hidden - spec.size) * spec.vocabulary
+    dense = hidden * hidden + bias * hidden if head.kind == "sequence" and head.dense else 0
+    labels = 2 if head.kind == "span" else head.labels
+    return dense + labels * hidden + bias * labels
+
+
+def parameters(blueprint: Blueprint) -> dict[str, int]:
+    """Numbers of stored weights by component; a shared or tied weight counts once."""
+    count = dict.fromkeys(COMPONENTS, 0)
+    count["embeddings"] = _embedding_parameters(blueprint)
+    if blueprint.relative:
+        count["attention"] = blueprint.relative.buckets * blueprint.relative.heads
+    for layer in blueprint.layers:
+        if layer.attention_from is None:
+            count["attention_in"] += _attention_in(blueprint, layer, bias=True)
+            count["attention_out"] += _attention_out(blueprint, layer, bias=True)
+        if layer.ffn_from is None:
+            count["ffn"] += _ffn(blueprint, layer, bias=True)
+    count["head"] = _head(blueprint, bias=True)
+    return count
+
+
+def macs(blueprint: Blueprint, tokens: int) -> dict[str, int]:
+    """Multiply-accumulates by component for one input of ``tokens`` tokens."""
+    count = dict.fromkeys(COMPONENTS, 0)
+    spec = blueprint.embeddings
+    if spec.project != "none":
+        count["embeddings"] = tokens * spec.window * spec.size * blueprint.hidden_size
+    for layer in blueprint.layers:
+        attention = layer.attention
+        count["attention_in"] += tokens * _attention_in(blueprint, layer, bias=False)
+        count["attention"] += tokens * tokens * (attention.query_width + attention.value_width)
+        count["attention_out"] += tokens * _attention_out(blueprint, layer, bias=False)
+        count["ffn"] += tokens * _ffn(blueprint, layer, bias=False)
+    head = blueprint.head
+    if head is not None:
+        count["head"] = _head(blueprint, bias=False) * (1 if head.kind == "sequence" else tokens)
+        if head.kind == "masked_lm":  # the tied columns of the decoder are no stored weights, but they are computed
+            count["head"] += tokens * spec.size * spec.vocabulary
+    return count

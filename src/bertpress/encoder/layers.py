@@ -1,0 +1,175 @@
+"""Embeddings, feed-forward networks and the encoder layer, each built from its part of the blueprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertpress.encoder.attention import SelfAttention
+from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec, Norm
+from bertpress.encoder.slots import Affine, Bias, Slot, Tape
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "none": lambda x: x,
+}
+
+
+def make_norm(kind: Norm, size: int, epsilon: float) -> nn.Module:
+    """The norm that closes a unit."""
+    return nn.LayerNorm(size, eps=epsilon) if kind == "layer" else Affine(size)
+
+
+class Projection(nn.Module):
+    """A linear map and a norm: MobileBERT's bottlenecks."""
+
+    def __init__(self, inputs: int, outputs: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.slot = Slot()
+        self.dense = nn.Linear(inputs, outputs)
+        self.norm = norm
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(..., inputs) to (..., outputs); the residual is added before the norm."""
+        y = self.dense(self.slot(x))
+        return self.norm(y if residual is None else y + residual)  # type: ignore[no-any-return]
+
+
+class Embeddings(nn.Module):
+    """Sum of token, position and segment vectors, normalised; projected to the hidden width where asked."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__()
+        spec, hidden = blueprint.embeddings, blueprint.hidden_size
+        self.spec, self.dropout = spec, blueprint.dropout
+        added = hidden if spec.project == "tokens" else spec.size
+        self.word = nn.Embedding(spec.vocabulary, spec.size)
+        self.position = nn.Embedding(spec.positions, added) if spec.positions else None
+        self.segment = nn.Embedding(spec.segments, added) if spec.segments else None
+        self.norm = make_norm(spec.norm, added, blueprint.norm_epsilon)
+        self.projection = nn.Linear(spec.window * spec.size, hidden) if spec.project != "none" else None
+        self.projection_slot = Slot() if spec.project != "none" else None
+
+    def forward(self, input_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
+        """(batch, tokens) ids to (batch, tokens, hidden)."""
+        spec = self.spec
+        x = self.word(input_ids)
+        if spec.window == 3:
+            x = torch.cat([F.pad(x[:, 1:], (0, 0, 0, 1)), x, F.pad(x[:, :-1], (0, 0, 1, 0))], dim=2)
+        if spec.project == "tokens":
+            x = self._project(x)
+        if self.segment is not None:
+            ids = torch.zeros_like(input_ids) if segment_ids is None else segment_ids
+            x = x + self.segment(ids)
+        if self.position is not None:
+            x = x + self.position(self._positions(input_ids))
+        x = F.dropout(self.norm(x), self.dropout, self.training)
+        return self._project(x) if spec.project == "after" else x
+
+    def _project(self, x: Tensor) -> Tensor:
+        assert self.projection is not None and self.projection_slot is not None
+        return self.projection(self.projection_slot(x))  # type: ignore[no-any-return]
+
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        if not self.spec.first_position:
+            return torch.arange(input_ids.shape[1], device=input_ids.device)
+        real = input_ids.ne(self.spec.pad_id).to(torch.int64)
+        # pads stay at the padding position, so that padding on either side leaves the others' positions alone
+        return (real.cumsum(1) + (self.spec.first_position - 1 - self.spec.pad_id)) * real + self.spec.pad_id
+
+
+class FeedForward(nn.Module):
+    """Two linear maps around an activation, a residual and a norm; with no neuron left, the output bias alone."""
+
+    def __init__(self, width: int, size: int, activation: Activation, norm: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.width, self.activation, self.dropout = width, activation, dropout
+        if width:
+            self.input_slot, self.inner_slot = Slot(), Slot()
+            self.inner = nn.Linear(size, width)
+        self.outer: nn.Module = nn.Linear(width, size) if width else Bias(size)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, size) to the same shape."""
+        y = self.outer(self.neurons(x) if self.width else x)
+        return self.norm(F.dropout(y, self.dropout, self.training) + x)  # type: ignore[no-any-return]
+
+    def neurons(self, x: Tensor) -> Tensor:
+        """Activations of the inner neurons, (batch, tokens, width)."""
+        return self.inner_slot(ACTIVATIONS[self.activation](self.inner(self.input_slot(x))))  # type: ignore[no-any-return]
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then the stacked feed-forward networks.
+
+    A sub-unit whose weights belong to an earlier layer (ALBERT) is absent here; :meth:`forward` is handed its owner.
+    """
+
+    def __init__(self, spec: LayerSpec, blueprint: Blueprint) -> None:
+        super().__init__()
+        self.spec = spec
+        hidden, neck = blueprint.hidden_size, spec.bottleneck
+        size = neck.size if neck else hidden
+
+        def norm(width: int) -> nn.Module:
+            return make_norm(spec.norm, width, blueprint.norm_epsilon)
+
+        if spec.attention_from is None:
+            source = neck.attention_input if neck else "inner"
+            self.narrow = Projection(hidden, size, norm(size)) if neck else None
+            self.narrow_query = Projection(hidden, size, norm(size)) if source == "shared" else None
+            self.attention = SelfAttention(
+                spec.attention,
+                query_input=hidden if source == "hidden" else size,
+                value_input=size if source == "inner" else hidden,
+                output=size,
+                norm=norm(size),
+                dropout=blueprint.dropout,
+                attention_dropout=blueprint.attention_dropout,
+            )
+        if spec.ffn_from is None:
+            dropout = 0.0 if neck else blueprint.dropout
+            self.ffn = nn.ModuleList(
+                FeedForward(width, size, spec.activation, norm(size), dropout) for width in spec.ffn
+            )
+            self.widen = Projection(size, hidden, norm(hidden)) if neck else None
+
+    def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
+        """The attention sub-unit that this layer owns, (batch, tokens, hidden) to (batch, tokens, inner)."""
+        if self.narrow is None:
+            return self.attention(hidden, hidden, hidden, mask, tape)  # type: ignore[no-any-return]
+        inner = self.narrow(hidden)
+        neck = self.spec.bottleneck
+        assert neck is not None
+        queries = inner if neck.attention_input == "inner" else hidden
+        if self.narrow_query is not None:
+            queries = self.narrow_query(hidden)
+        values = inner if neck.attention_input == "inner" else hidden
+        return self.attention(queries, values, inner, mask, tape)  # type: ignore[no-any-return]
+
+    def transform(self, inner: Tensor, hidden: Tensor) -> Tensor:
+        """The feed-forward sub-unit that this layer owns; ``hidden`` is the layer's input."""
+        for network in self.ffn:
+            inner = network(inner)
+        return inner if self.widen is None else self.widen(inner, hidden)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        tape: Tape,
+        attention_owner: EncoderLayer | None = None,
+        ffn_owner: EncoderLayer | None = None,
+    ) -> Tensor:
+        """(batch, tokens, hidden) to the same shape."""
+        inner = (attention_owner or self).attend(hidden, mask, tape)
+        return (ffn_owner or self).transform(inner, hidden)

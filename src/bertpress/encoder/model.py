@@ -1,0 +1,304 @@
+"""The encoder and its PreTrainedModel shells: one class for each head that the Auto classes know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from bertpress.encoder.attention import RelativeBias
+from bertpress.encoder.blueprint import Blueprint
+from bertpress.encoder.heads import make_head
+from bertpress.encoder.layers import Embeddings, EncoderLayer
+from bertpress.encoder.slots import Tape
+
+MASKED = torch.finfo(torch.bfloat16).min  # finite in float32 and bfloat16: a row of pads alone stays a number
+
+
+def all_layers(encoder: Encoder) -> Iterator[EncoderLayer]:
+    """The default layer plan: every layer, in order."""
+    yield from encoder.layers  # type: ignore[misc]
+
+
+class Encoder(nn.Module):
+    """Embeddings and the layers that the plan names.
+
+    ``plan`` decides at each pass which layers run; methods replace it (LayerDrop, Theseus, early exits, depth).
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(blueprint)
+        self.relative = RelativeBias(blueprint.relative) if blueprint.relative else None
+        self.layers = nn.ModuleList(EncoderLayer(spec, blueprint) for spec in blueprint.layers)
+        self.plan: Callable[[Encoder], Iterator[EncoderLayer]] = all_layers
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None, tape: Tape) -> Tensor:
+        """(batch, tokens) ids to hidden states (batch, tokens, hidden)."""
+        hidden = self.embeddings(input_ids, segment_ids)
+        mask = additive_mask(attention_mask, hidden.dtype)
+        bias = None
+        if self.relative is not None:
+            bias = self.relative(torch.arange(input_ids.shape[1], device=input_ids.device))
+        tape.put("hidden_states", hidden)
+        for layer in self.plan(self):
+            spec = layer.spec
+            hidden = layer(
+                hidden,
+                mask if bias is None else _add(_of_heads(bias, spec.attention.heads), mask),
+                tape,
+                None if spec.attention_from is None else self.layers[spec.attention_from],
+                None if spec.ffn_from is None else self.layers[spec.ffn_from],
+            )
+            tape.put("hidden_states", hidden)
+        return hidden
+
+
+def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(batch, tokens) of 1 and 0 to an additive (batch, 1, 1, tokens); None where it would change nothing."""
+    if attention_mask is None:
+        return None
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if not traced and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+        return None  # the fused kernel is faster without a mask; on a GPU the look would cost a synchronisation
+    return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
+
+
+def _of_heads(bias: Tensor, heads: tuple[int, ...]) -> Tensor:
+    return bias if len(heads) == bias.shape[1] else bias[:, list(heads)]
+
+
+def _add(bias: Tensor, mask: Tensor | None) -> Tensor:
+    return bias if mask is None else bias + mask
+
+
+class BertpressConfig(PretrainedConfig):
+    """config.json of an artifact: the blueprint, and what transformers keeps of labels and problem type."""
+
+    model_type = "bertpress"
+
+    def __init__(self, blueprint: dict[str, Any] | Blueprint | None = None, **kwargs: Any) -> None:
+        shape = blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
+        self.blueprint = shape.model_dump(mode="json", exclude_defaults=True) if shape else None
+        if shape:
+            self.vocab_size = shape.embeddings.vocabulary
+            self.hidden_size = shape.hidden_size
+            self.num_hidden_layers = len(shape.layers)
+            self.max_position_embeddings = shape.embeddings.positions
+            self.pad_token_id = shape.embeddings.pad_id
+            if shape.head and shape.head.kind in ("sequence", "token") and shape.head.labels:
+                kwargs.setdefault("num_labels", shape.head.labels)
+        super().__init__(**kwargs)
+
+    @property
+    def shape(self) -> Blueprint:
+        """The validated blueprint."""
+        if self.blueprint is None:
+            raise ValueError("config.json has no blueprint")
+        return Blueprint(**self.blueprint)
+
+
+@dataclass
+class EncoderOutput(ModelOutput):  # type: ignore[misc]
+    """What a forward pass gives; ``captured`` holds, by name, the tensors that were asked for."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    captured: dict[str, tuple[Tensor, ...]] | None = None
+
+
+Unpacker = Callable[[Path], "tuple[dict[str, Tensor], dict[str, Any]] | None"]
+unpackers: list[Unpacker] = []
+"""Given a folder: (decoded state dict, storage plan) if its weights are packed, else None.  Filled by the artifact
+package, so that ``from_pretrained`` reads packed files while the encoder knows nothing of codecs."""
+
+
+class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """Encoder plus head, in the shell that transformers knows."""
+
+    config_class = BertpressConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    kinds: ClassVar[frozenset[str | None]] = frozenset({None})
+
+    def __init__(self, config: BertpressConfig) -> None:
+        super().__init__(config)
+        self.blueprint = config.shape
+        self.encoder = Encoder(self.blueprint)
+        self.head = make_head(self.blueprint, lambda: self.encoder.embeddings.word.weight)
+        self.storage: dict[str, Any] = {}
+        if self.blueprint.activation_bits:
+            from bertpress.encoder.quantizers import fill_slots
+
+            fill_slots(self)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight.data.normal_(std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.data.zero_()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Any:
+        """Load a folder; packed artifacts are decoded on the way."""
+        if folder is not None and Path(folder).is_dir():
+            for unpack in unpackers:
+                if (packed := unpack(Path(folder))) is not None:
+                    config = kwargs.get("config") or BertpressConfig.from_pretrained(folder)
+                    return cls._filled(config, *packed)
+        return super().from_pretrained(folder, *args, **kwargs)
+
+    @classmethod
+    def _filled(cls, config: BertpressConfig, state: dict[str, Tensor], storage: dict[str, Any]) -> Any:
+        model = cls(config)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            names = sorted(missing) + sorted(unexpected)
+            raise ValueError(f"weights and config.json disagree on {names[0]} and {len(names) - 1} more")
+        model.storage = storage
+        return model.eval()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token table."""
+        return self.encoder.embeddings.word
+
+    def unique_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every stored weight once, by name: the only way to walk over weights."""
+        yield from self.named_parameters(remove_duplicate=True)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        capture: frozenset[str] = frozenset(),
+        return_dict: bool | None = None,
+        **ignored: Any,
+    ) -> EncoderOutput | tuple[Any, ...]:
+        """Run the encoder and the head.
+
+        Args:
+            input_ids: (batch, tokens) ids.
+            attention_mask: (batch, tokens), 1 for tokens and 0 for pads.
+            token_type_ids: (batch, tokens) segment ids; zeros where absent.
+            labels: (batch,) classes, (batch, labels) floats, (batch, tokens) tags; gives ``loss``.
+            start_positions: (batch,), with ``end_positions``: the answer's first token.
+            end_positions: (batch,) the answer's last token.
+            output_hidden_states: as in transformers.
+            output_attentions: as in transformers; costs the fused attention kernel.
+            capture: names of :class:`Tape`.
+            return_dict: False gives a tuple.
+            **ignored: arguments of other models, so that generic callers work.
+        """
+        wanted = set(capture)
+        wanted |= {"hidden_states"} if output_hidden_states else set()
+        wanted |= {"attentions"} if output_attentions else set()
+        tape = Tape(frozenset(wanted))
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids, tape)
+        out = EncoderOutput(last_hidden_state=hidden)
+        if self.head is not None:
+            self._answer(out, self.head(hidden, attention_mask), labels, start_positions, end_positions)
+        if wanted:
+            taken = tape.captured()
+            out.hidden_states, out.attentions, out.captured = taken.get("hidden_states"), taken.get("attentions"), taken
+        return out.to_tuple() if return_dict is False else out
+
+    def _answer(
+        self, out: EncoderOutput, logits: Tensor, labels: Tensor | None, start: Tensor | None, end: Tensor | None
+    ) -> None:
+        """Fill in logits and, where labels are given, the loss that transformers would give."""
+        head = self.blueprint.head
+        if head is None or (head.kind == "sequence" and not head.labels):
+            out.pooler_output = logits
+            return
+        out.logits = logits
+        if head.kind == "span":
+            out.start_logits, out.end_logits = logits[..., 0], logits[..., 1]
+            if start is not None and end is not None:
+                ignore = logits.shape[1]
+                out.loss = sum(
+                    F.cross_entropy(scores, target.clamp(0, ignore), ignore_index=ignore)
+                    for scores, target in ((out.start_logits, start), (out.end_logits, end))
+                ) / 2  # type: ignore[assignment]
+        elif labels is None or head.kind == "embedding":
+            return
+        elif labels.is_floating_point():
+            multi = self.config.problem_type == "multi_label_classification"
+            out.loss = F.binary_cross_entropy_with_logits(logits, labels) if multi else F.mse_loss(logits.squeeze(-1), labels)
+        else:
+            out.loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+
+
+class BertpressModel(BertpressPreTrainedModel):
+    """The encoder alone, or with BERT's pooler."""
+
+
+class BertpressForSequenceClassification(BertpressPreTrainedModel):
+    """One text or a pair to classes, or to one number."""
+
+    kinds = frozenset({"sequence"})
+
+
+class BertpressForTokenClassification(BertpressPreTrainedModel):
+    """A class for each token."""
+
+    kinds = frozenset({"token"})
+
+
+class BertpressForQuestionAnswering(BertpressPreTrainedModel):
+    """Start and end scores of the answer."""
+
+    kinds = frozenset({"span"})
+
+
+class BertpressForMaskedLM(BertpressPreTrainedModel):
+    """Scores of the vocabulary at each position."""
+
+    kinds = frozenset({"masked_lm"})
+
+
+class BertpressForSentenceEmbedding(BertpressPreTrainedModel):
+    """One vector a text."""
+
+    kinds = frozenset({"embedding"})
+
+
+SHELLS: tuple[type[BertpressPreTrainedModel], ...] = (
+    BertpressForSequenceClassification,
+    BertpressForTokenClassification,
+    BertpressForQuestionAnswering,
+    BertpressForMaskedLM,
+    BertpressForSentenceEmbedding,
+)
+
+
+def build_model(blueprint: Blueprint, **config: Any) -> BertpressPreTrainedModel:
+    """A model with fresh weights, in the class that fits ``blueprint.head``; ``config`` goes to the config."""
+    kind = blueprint.head.kind if blueprint.head else None
+    if blueprint.head and kind == "sequence" and not blueprint.head.labels:
+        kind = None
+    shell = next((shell for shell in SHELLS if kind in shell.kinds), BertpressModel)
+    model = shell(BertpressConfig(blueprint=blueprint, **config))
+    model.config.architectures = [shell.__name__]
+    return model.eval()

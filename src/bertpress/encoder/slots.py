@@ -1,0 +1,71 @@
+"""The encoder's small seams: named activations that can be quantized, the capture tape, a bias alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Slot(nn.Module):
+    """A named activation: the identity, unless a quantizer has been put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantizer: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``."""
+        return x if self.quantizer is None else self.quantizer(x)
+
+
+class Bias(nn.Module):
+    """What is left of an output map whose inputs are all gone: its bias."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The bias, for any ``x`` it is broadcast against."""
+        return self.bias
+
+
+class Affine(nn.Module):
+    """MobileBERT's NoNorm: gamma * x + beta."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., size) to the same shape."""
+        return x * self.weight + self.bias
+
+
+class Tape:
+    """Records intermediate tensors by name, in the order of the layers; records nothing that was not asked for.
+
+    Names: ``hidden_states`` (the embeddings' output first), ``attentions``, ``scores``, ``queries``, ``keys``, ``values``.
+    """
+
+    NAMES = frozenset({"hidden_states", "attentions", "scores", "queries", "keys", "values"})
+
+    def __init__(self, wanted: frozenset[str] = frozenset()) -> None:
+        if unknown := wanted - self.NAMES:
+            raise ValueError(f"capture={sorted(unknown)} must be among {sorted(self.NAMES)}")
+        self.wanted = wanted
+        self.taken: dict[str, list[Tensor]] = {name: [] for name in sorted(wanted)}
+
+    def wants(self, *names: str) -> bool:
+        """Whether any of ``names`` was asked for."""
+        return any(name in self.wanted for name in names)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Record ``tensor`` if ``name`` was asked for."""
+        if name in self.wanted:
+            self.taken[name].append(tensor)
+
+    def captured(self) -> dict[str, tuple[Tensor, ...]]:
+        """Everything recorded."""
+        return {name: tuple(tensors) for name, tensors in self.taken.items()}

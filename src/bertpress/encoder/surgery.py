@@ -1,0 +1,287 @@
+"""The only code that cuts.  Every function returns a new, smaller model; the one handed in stays as it is.
+
+A cut is a new blueprint plus a sliced state dict: :func:`rebuild` loads the slices strictly, so a tensor that a cut
+forgot is an error and not a silently fresh weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bertpress.encoder.blueprint import Blueprint, LayerSpec
+from bertpress.encoder.model import BertpressPreTrainedModel
+
+State = dict[str, Tensor]
+Unit = Literal["all", "attention", "ffn"]
+
+
+def rebuild(model: BertpressPreTrainedModel, blueprint: Blueprint, state: State) -> BertpressPreTrainedModel:
+    """A model of the same class with another shape and these weights; its storage plan starts empty.
+
+    Raises:
+        ValueError: if ``state`` does not hold exactly the tensors of ``blueprint``.
+    """
+    config = model.config.__class__(
+        blueprint=blueprint,
+        **{key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type", "architectures")},
+    )
+    new = type(model)._filled(config, {name: tensor.contiguous() for name, tensor in state.items()}, {})
+    new.to(next(model.parameters()).device)
+    return new  # type: ignore[no-any-return]
+
+
+def _state(model: BertpressPreTrainedModel) -> State:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _layers(model: BertpressPreTrainedModel) -> list[LayerSpec]:
+    return list(model.blueprint.layers)
+
+
+def _users(layers: Sequence[LayerSpec], owner: int, unit: str) -> list[int]:
+    """The layers that compute with ``owner``'s weights, itself included."""
+    return [i for i, spec in enumerate(layers) if i == owner or getattr(spec, f"{unit}_from") == owner]
+
+
+def _owned(layers: Sequence[LayerSpec], layer: int, unit: str, count: int) -> None:
+    if not 0 <= layer < count:
+        raise ValueError(f"layer={layer} must be in [0, {count - 1}]")
+    if (owner := getattr(layers[layer], f"{unit}_from")) is not None:
+        raise ValueError(f"layer={layer} shares its {unit} weights with layer {owner}: cut that one")
+
+
+def _rows(index: Iterable[int], size: int) -> Tensor:
+    """Row numbers of the heads at these positions, ``size`` rows each."""
+    return torch.tensor([i * size + j for i in index for j in range(size)], dtype=torch.long)
+
+
+def _drop(state: State, prefix: str) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+
+
+def keep_heads(model: BertpressPreTrainedModel, heads: Mapping[int, Sequence[int]]) -> BertpressPreTrainedModel:
+    """Keep these heads of these layers (sheet "Head removal"); a layer without heads keeps its output bias.
+
+    Args:
+        model: any of our models.
+        heads: layer -> ids of the heads to keep, as the layer's blueprint numbers them, in any order.
+
+    Raises:
+        ValueError: for a layer or head that is not there.
+    """
+    state, layers = _state(model), _layers(model)
+    for layer, wanted in heads.items():
+        _owned(layers, layer, "attention", len(layers))
+        spec = layers[layer].attention
+        if missing := set(wanted) - set(spec.heads):
+            raise ValueError(f"layer {layer}: heads={sorted(missing)} must be among {spec.heads}")
+        kept = tuple(head for head in spec.heads if head in set(wanted))
+        _slice_heads(state, f"encoder.layers.{layer}.attention", [spec.heads.index(h) for h in kept], layers[layer])
+        for i in _users(layers, layer, "attention"):
+            layers[i] = layers[i].model_copy(update={"attention": spec.model_copy(update={"heads": kept})})
+    return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
+
+
+def _slice_heads(state: State, prefix: str, positions: Sequence[int], layer: LayerSpec) -> None:
+    spec = layer.attention
+    if not spec.heads:
+        return
+    if not positions:
+        for part in ("query", "key", "value", "output.weight", "input_slot", "value_input_slot", "context_slot"):
+            _drop(state, f"{prefix}.{part}")
+        return
+    queries, values = _rows(positions, spec.head_size), _rows(positions, spec.value_size)
+    for name, rows in (("query", queries), ("key", queries), ("value", values)):
+        state[f"{prefix}.{name}.weight"] = state[f"{prefix}.{name}.weight"][rows]
+        state[f"{prefix}.{name}.bias"] = state[f"{prefix}.{name}.bias"][rows]
+    state[f"{prefix}.output.weight"] = state[f"{prefix}.output.weight"][:, values]
+
+
+def keep_neurons(
+    model: BertpressPreTrainedModel, neurons: Mapping[tuple[int, int], Sequence[int]]
+) -> BertpressPreTrainedModel:
+    """Keep these inner neurons of these feed-forward networks; one without neurons keeps its output bias.
+
+    Args:
+        model: any of our models.
+        neurons: (layer, network of its stack) -> positions of the neurons to keep, in any order.
+
+    Raises:
+        ValueError: for a layer, network or neuron that is not there.
+    """
+    state, layers = _state(model), _layers(model)
+    for (layer, network), wanted in neurons.items():
+        _owned(layers, layer, "ffn", len(layers))
+        widths = layers[layer].ffn
+        if not 0 <= network < len(widths):
+            raise ValueError(f"layer {layer}: network={network} must be in [0, {len(widths) - 1}]")
+        kept = sorted(set(wanted))
+        if kept and not 0 <= kept[0] <= kept[-1] < widths[network]:
+            raise ValueError(f"layer {layer}: neurons must be in [0, {widths[network] - 1}], not {kept[0]}..{kept[-1]}")
+        _slice_neurons(state, f"encoder.layers.{layer}.ffn.{network}", kept, widths[network])
+        new = (*widths[:network], len(kept), *widths[network + 1 :])
+        for i in _users(layers, layer, "ffn"):
+            layers[i] = layers[i].model_copy(update={"ffn": new})
+    return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
+
+
+def _slice_neurons(state: State, prefix: str, kept: Sequence[int], width: int) -> None:
+    if not width:
+        return
+    if not kept:
+        for part in ("inner.", "outer.weight", "input_slot", "inner_slot"):
+            _drop(state, f"{prefix}.{part}")
+        return
+    index = torch.tensor(kept)
+    state[f"{prefix}.inner.weight"] = state[f"{prefix}.inner.weight"][index]
+    state[f"{prefix}.inner.bias"] = state[f"{prefix}.inner.bias"][index]
+    state[f"{prefix}.outer.weight"] = state[f"{prefix}.outer.weight"][:, index]
+
+
+_UNIT_PARTS = {"attention": ("attention.", "narrow.", "narrow_query."), "ffn": ("ffn.", "widen.")}
+
+
+def _unit_names(state: State, layer: int, unit: str) -> list[str]:
+    starts = tuple(f"encoder.layers.{layer}.{part}" for part in _UNIT_PARTS[unit])
+    return [name for name in state if name.startswith(starts)]
+
+
+def keep_layers(model: BertpressPreTrainedModel, kept: Sequence[int]) -> BertpressPreTrainedModel:
+    """Keep these layers, in this order; where a layer that owned shared weights goes, its first heir owns them.
+
+    Raises:
+        ValueError: if ``kept`` is empty, repeats a layer, is not increasing or names one that is not there.
+    """
+    state, layers = _state(model), _layers(model)
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < len(layers):
+        raise ValueError(f"layers={list(kept)} must be increasing numbers in [0, {len(layers) - 1}], at least one")
+    new_state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.layers.")}
+    new_layers: list[LayerSpec] = []
+    heirs: dict[tuple[str, int], int] = {}
+    for new, old in enumerate(kept):
+        owners: dict[str, int | None] = {}
+        for unit in ("attention", "ffn"):
+            owner = getattr(layers[old], f"{unit}_from")
+            owner = old if owner is None else owner
+            owners[f"{unit}_from"] = heirs.get((unit, owner))
+            if (unit, owner) not in heirs:
+                heirs[unit, owner] = new
+                for name in _unit_names(state, owner, unit):
+                    tail = name.removeprefix(f"encoder.layers.{owner}.")
+                    new_state[f"encoder.layers.{new}.{tail}"] = state[name]
+        new_layers.append(layers[old].model_copy(update=owners))
+    return rebuild(model, model.blueprint.with_layers(tuple(new_layers)), new_state)
+
+
+def share(
+    model: BertpressPreTrainedModel,
+    owners: Mapping[int, int],
+    *,
+    unit: Unit = "all",
+    start: Literal["owner", "mean"] = "owner",
+) -> BertpressPreTrainedModel:
+    """Let layers compute with the weights of an earlier layer (ALBERT); the weights are stored once.
+
+    Args:
+        model: any of our models; its sub-units to be shared must have one shape.
+        owners: layer -> the earlier layer whose weights it shall use.
+        unit: what is shared.
+        start: the shared weights begin as the owner's, or as the mean over all that share.
+
+    Raises:
+        ValueError: where an owner is not earlier, shares itself, or differs in shape.
+    """
+    state, layers = _state(model), _layers(model)
+    for part in ("attention", "ffn") if unit == "all" else (unit,):
+        for owner in sorted(set(owners.values())):
+            members = [owner, *sorted(layer for layer, of in owners.items() if of == owner)]
+            for name in _unit_names(state, owner, part):
+                tail = name.removeprefix(f"encoder.layers.{owner}.")
+                tensors = [state[f"encoder.layers.{member}.{tail}"] for member in members]
+                if start == "mean" and tensors[0].is_floating_point():
+                    if any(tensor.shape != tensors[0].shape for tensor in tensors):
+                        raise ValueError(f"layers {members}: {tail} must have one shape to be shared")
+                    state[name] = torch.stack(tensors).mean(0)
+        for layer, owner in owners.items():
+            for name in _unit_names(state, layer, part):
+                del state[name]
+            layers[layer] = layers[layer].model_copy(update={f"{part}_from": owner})
+    return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
+
+
+def keep_hidden(model: BertpressPreTrainedModel, kept: Sequence[int]) -> BertpressPreTrainedModel:
+    """Keep these hidden dimensions everywhere; norms average over what is kept.
+
+    Raises:
+        ValueError: if ``kept`` is empty or names a dimension that is not there.
+    """
+    blueprint, state = model.blueprint, _state(model)
+    index = torch.tensor(sorted(set(kept)), dtype=torch.long)
+    if not len(index) or not 0 <= int(index[0]) <= int(index[-1]) < blueprint.hidden_size:
+        raise ValueError(f"hidden dimensions must be in [0, {blueprint.hidden_size - 1}], at least one")
+    for name in list(state):
+        for axis in hidden_axes(blueprint, name, state[name]):
+            state[name] = state[name].index_select(axis, index.to(state[name].device))
+    embeddings = blueprint.embeddings
+    if embeddings.project == "none":
+        embeddings = embeddings.model_copy(update={"size": len(index)})
+    return rebuild(model, blueprint.replace(hidden_size=len(index), embeddings=embeddings), state)
+
+
+def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, ...]:
+    """The axes of a weight that run over the hidden dimensions: what a hidden mask covers, and a cut slices."""
+    both: tuple[int, ...] = tuple(range(tensor.dim()))
+    rows, columns = (0,), (tensor.dim() - 1,)
+    unit = name.removeprefix("encoder.")
+    if "slot" in name:
+        return ()
+    if unit.startswith("embeddings."):
+        return _embedding_axes(blueprint, unit, rows, columns)
+    if unit.startswith("head."):
+        return _head_axes(blueprint, unit.removeprefix("head."), both, rows, columns)
+    if not unit.startswith("layers."):
+        return ()
+    layer, part = blueprint.layers[int(unit.split(".")[1])], unit.split(".", 2)[2]
+    if layer.bottleneck is None:
+        closes = part.startswith(("attention.output.", "attention.norm.")) or ".outer." in part or ".norm." in part
+        if closes:
+            return rows
+        return columns if part.endswith(".weight") else ()
+    source = layer.bottleneck.attention_input
+    reads = ("narrow.dense.weight", "narrow_query.dense.weight")
+    reads += ("attention.value.weight",) if source != "inner" else ()
+    reads += ("attention.query.weight", "attention.key.weight") if source == "hidden" else ()
+    if part in reads:
+        return columns
+    return rows if part.startswith("widen.") else ()
+
+
+def _embedding_axes(
+    blueprint: Blueprint, unit: str, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> tuple[int, ...]:
+    if unit.startswith("embeddings.projection."):
+        return rows
+    project = blueprint.embeddings.project
+    if project == "none" or (project == "tokens" and unit != "embeddings.word.weight"):
+        return columns
+    return ()
+
+
+def _head_axes(
+    blueprint: Blueprint, part: str, both: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...]
+) -> tuple[int, ...]:
+    head = blueprint.head
+    assert head is not None
+    if head.kind != "masked_lm":
+        return both if part.startswith("dense.") else columns if part.endswith("weight") else ()
+    if head.free_decoder:
+        raise ValueError("hidden dimensions of a masked LM with an untied decoder part cannot be cut")
+    square = blueprint.embeddings.project == "none"
+    if part == "dense.weight":
+        return both if square else columns
+    return rows if square and part in ("dense.bias", "norm.weight", "norm.bias") else ()

@@ -1,0 +1,1 @@
+"""One method, one file: ``methods/<family>/<name>.py`` is what a recipe calls ``<family>/<name>``."""

@@ -1,0 +1,125 @@
+"""What every compression method is: validated parameters, and four hooks that default to doing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from bertpress.encoder.model import BertpressPreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+    from bertpress.tasks import Encoded, Task
+    from bertpress.training.objectives import Objective
+
+Model = BertpressPreTrainedModel
+
+
+class Need(Enum):
+    """What a method cannot do without; checked before any weight is loaded."""
+
+    LABELS = "labelled training data"
+    TEACHER = "a teacher"
+    CALIBRATION = "calibration text"
+    TRAINING = "a stage that trains"
+
+
+class Trait(Enum):
+    """What a model becomes by a method; later methods may conflict with it."""
+
+    SHALLOW = "fewer layers"
+    NARROW = "fewer heads, neurons or hidden dimensions"
+    INT8 = "8-bit integers"
+
+
+@dataclass
+class Context:
+    """What the runner hands to every hook of a stage.
+
+    Attributes:
+        task: what is learnt.
+        tokenizer: may be replaced by a method in ``attach``; texts are tokenized after that.
+        seed: of this stage.
+        teacher: the frozen teacher, where the run has one.
+        train: encoded training examples.
+        calibration: makes an iterator over padded batches of training text, in a fixed order.
+        state: what lives only while training (projections, gates); checkpointed, never in the artifact.
+        round: which repetition of the stage this is, from 0.
+        folder: where a method may leave files that it wants to find again after a resume.
+        say: shows one line of progress.
+    """
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+    teacher: Model | None = None
+    train: Encoded | None = None
+    calibration: Callable[[int], Sequence[dict[str, Tensor]]] | None = None
+    state: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    round: int = 0
+    folder: Path | None = None
+    say: Callable[[str], None] = lambda _: None
+
+    def batches(self, examples: int) -> Sequence[dict[str, Tensor]]:
+        """Padded batches of the first ``examples`` calibration examples.
+
+        Raises:
+            RuntimeError: outside a run that has data; recipes are checked for it before any weight is loaded.
+        """
+        if self.calibration is None:
+            raise RuntimeError("this method needs calibration text, and the run has none")
+        return self.calibration(examples)
+
+    def generator(self) -> torch.Generator:
+        """A random source that depends on the seed of the stage alone."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Method(BaseModel):
+    """Parameters of a compression method, and what it does around one training run.
+
+    A subclass is the one public Method of its file.  Its docstring gives summary and source; each field has bounds
+    and a description, from which follow the check, the error message, the documentation and the search range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cite: ClassVar[str] = ""
+    requires: ClassVar[frozenset[Need]] = frozenset()
+    provides: ClassVar[frozenset[Trait]] = frozenset()
+    conflicts: ClassVar[frozenset[Trait]] = frozenset()
+    supervises: ClassVar[bool] = False  # True: its objectives contain the task loss, so the runner adds none
+
+    def attach(self, model: Model, ctx: Context) -> Model:
+        """Before training: cut, insert, parametrize, or build the student."""
+        return model
+
+    def objectives(self, ctx: Context) -> list[Objective]:
+        """Loss terms while training."""
+        return []
+
+    def callbacks(self, ctx: Context) -> list[TrainerCallback]:
+        """Schedules while training."""
+        return []
+
+    def finish(self, model: Model, ctx: Context) -> Model:
+        """After training, with every transform baked: cut for real, choose how weights are stored."""
+        return model
+
+    @classmethod
+    def noop(cls) -> Any:
+        """The setting that reproduces the model, or None where there is none."""
+        return None
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]

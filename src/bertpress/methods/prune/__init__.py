@@ -1,0 +1,1 @@
+"""Fewer weights: single ones, heads, neurons, layers."""

@@ -1,0 +1,1 @@
+"""Which network the student is, and where its weights start."""

@@ -1,0 +1,51 @@
+"""Read measured values out of results: whatever is absent, null or not a number was not measured."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+Results: TypeAlias = Mapping[str, Any]
+
+
+def value(source: object, *path: str) -> object:
+    """Follow keys into nested mappings; None as soon as one is missing.
+
+    >>> value({"latency_ms": {"median": 1.5}}, "latency_ms", "median")
+    1.5
+    """
+    for key in path:
+        source = source.get(key) if isinstance(source, Mapping) else None
+    return source
+
+
+def number(source: object, *path: str) -> float | None:
+    """The finite number at a path, or None; booleans, NaN and infinities count as not measured."""
+    found = value(source, *path)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+        return None
+    return found
+
+
+def numbers(source: object, *path: str) -> list[float]:
+    """The finite numbers of the list at a path; empty when there is none."""
+    return [found for item in items(source, *path) if (found := number({"item": item}, "item")) is not None]
+
+
+def text(source: object, *path: str) -> str | None:
+    """The scalar at a path as text, or None when it is missing, empty or a container."""
+    found = value(source, *path)
+    if found is None or isinstance(found, (Mapping, list, tuple)):
+        return None
+    return str(found) or None
+
+
+def mapping(source: object, *path: str) -> Results:
+    """The mapping at a path; empty when there is none."""
+    found = value(source, *path)
+    return found if isinstance(found, Mapping) else {}
+
+
+def items(source: object, *path: str) -> Sequence[Any]:
+    """The list at a path; empty when there is none."""
+    found = value(source, *path)
+    return found if isinstance(found, (list, tuple)) else ()

@@ -1,0 +1,127 @@
+"""The page of one run: a pure function of ``results.json``."""
+
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from bertpress.report import comparison, sections
+from bertpress.report.document import Section, document
+from bertpress.report.markup import Markup, element, join
+from bertpress.report.numerals import NOT_MEASURED, milliseconds, size, typeset
+from bertpress.report.reading import Results, mapping, number, text
+
+
+def run_page(results: Results) -> str:
+    """Render the results of a run as one HTML page that needs nothing else.
+
+    Args:
+        results: what ``results.json`` holds; any key may be missing.
+
+    Returns:
+        The page; what is not in the results is said to be not measured.
+    """
+    task, recipe = _name(results, "task"), _name(results, "recipe")
+    parts = [
+        Section("summary", "Before and after", sections.before_after(results)),
+        Section("engines", "Engines", sections.engines(results)),
+        Section("trade-offs", "Trade-offs", sections.trade_offs(results)),
+        Section("breakdown", "Breakdown", sections.breakdown(results)),
+        Section("layers", "Layers", sections.layers(results)),
+        Section("latency", "Latency", sections.latencies(results)),
+        Section("training", "Training", sections.training(results)),
+        Section("environment", "Environment", environment(mapping(results, "environment"))),
+        Section("repeat", "Recipe and command", _repeat(results)),
+    ]
+    return document(f"{task}: {comparison.verdict(results)}", _header(results, task, recipe), parts, _footer(results))
+
+
+def _name(results: Results, key: str) -> str:
+    return text(results, key, "name") or text(results, key) or f"{key} not recorded"
+
+
+def _header(results: Results, task: str, recipe: str) -> Markup:
+    baseline = text(results, "baseline", "name")
+    threads, engine = (text(results, "artifact", key) for key in ("threads", "engine"))
+    conditions = [engine and f"engine {engine}", threads and f"threads {threads}", _seed(results)]
+    note = text(results, "note")
+    return join(
+        element("p", "Task ", element("strong", task), " · recipe ", element("strong", recipe), class_="eyebrow"),
+        element("h1", typeset(comparison.verdict(results))),
+        element(
+            "p",
+            element("strong", baseline or "The baseline"),
+            " before and after compression. Measured with ",
+            ", ".join(condition for condition in conditions if condition) or "conditions not recorded",
+            ".",
+            class_="lead",
+        ),
+        element("p", note, class_="notice") if note else None,
+        element("dl", list(_tiles(results)), class_="tiles"),
+    )
+
+
+def _seed(results: Results) -> str | None:
+    seed = text(results, "seed")
+    return seed and f"seed {seed}"
+
+
+def _tiles(results: Results) -> Iterator[Markup]:
+    baseline, artifact = mapping(results, "baseline"), mapping(results, "artifact")
+    metric = text(artifact, "metric", "name") or text(baseline, "metric", "name") or "Metric"
+    median = ("latency_ms", "median")
+    scores = [_one_decimal(number(side, "metric", "value")) for side in (baseline, artifact)]
+    yield _tile("File size", *(size(number(side, "weight_bytes")) for side in (baseline, artifact)), "as the engine loads it")
+    yield _tile("Latency", *(milliseconds(number(side, *median)) for side in (baseline, artifact)), "median, one text in, label out")
+    yield _tile(metric, *scores, "percent, validation split")
+
+
+def _one_decimal(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.1f}"
+
+
+def _tile(name: str, before: str, after: str, aside: str) -> Markup:
+    return element(
+        "div",
+        element("dt", name),
+        element("dd", element("span", typeset(f"{before} → "), class_="from"), typeset(after), class_="to"),
+        element("dd", aside, class_="aside"),
+        class_="tile",
+    )
+
+
+def environment(facts: Results) -> Markup:
+    """The machine and the versions, nested keys joined by dots."""
+    pairs = list(flattened(facts))
+    return sections.definitions(pairs) if pairs else sections.missing("Environment")
+
+
+def flattened(facts: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of nested mappings as (dotted key, text); lists are joined, what is absent says so."""
+    if isinstance(facts, Mapping):
+        for key, found in facts.items():
+            yield from flattened(found, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(facts, (list, tuple)):
+        yield prefix, ", ".join(str(item) for item in facts)
+    else:
+        yield prefix, NOT_MEASURED if facts is None else str(facts)
+
+
+def _repeat(results: Results) -> Markup:
+    recipe, command = mapping(results, "recipe"), text(results, "command")
+    source = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100)
+    return join(
+        element("h3", "Command"),
+        element("pre", element("code", command), class_="command") if command else sections.missing("Command"),
+        element("h3", "Recipe, as resolved"),
+        element("pre", element("code", source)) if recipe else sections.missing("Recipe"),
+    )
+
+
+def _footer(results: Results) -> Markup:
+    version = text(results, "bertpress")
+    return element(
+        "p",
+        f"Made by bertpress{f' {version}' if version else ''} from results.json, which holds every raw sample. ",
+        "Scores are in percent; brackets are 95 % bootstrap intervals, paired for the change. ",
+        "Sizes are decimal (1 MB = 1,000,000 bytes). FLOPs = 2 × MACs.",
+    )

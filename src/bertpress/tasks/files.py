@@ -1,0 +1,121 @@
+"""Read a local data file, JSON Lines, CSV, TSV or Parquet, with the line number of whatever is wrong in it."""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bertpress.errors import DataError
+from bertpress.tasks.rows import Rows
+
+Table = tuple[dict[str, list[Any]], list[int]]  # columns, and the line of each row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text, unzipped where the name ends in ``.gz``."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007: an error below names the last good line
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} line {number}: byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8"
+        ) from None
+    except EOFError:
+        raise DataError(f"{path} line {number + 1}: the gzip file is truncated") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} line {number + 1}: not a sound gzip file ({error})") from None
+
+
+def _json_lines(path: Path) -> Table:
+    columns: dict[str, list[Any]] = {}
+    numbers: list[int] = []
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{path} line {number}: a JSON object is needed, not {type(record).__name__}")
+        for name in record.keys() - columns.keys():  # a column that starts late is empty above
+            columns[name] = [None] * len(numbers)
+        for name, values in columns.items():
+            values.append(record.get(name))
+        numbers.append(number)
+    return columns, numbers
+
+
+def _delimited(path: Path, delimiter: str) -> Table:
+    at = 0
+
+    def text() -> Iterator[str]:
+        nonlocal at
+        for at, line in _lines(path):  # noqa: B020
+            yield line
+
+    reader = csv.reader(text(), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise DataError(f"{path} line 1: column names {', '.join(header)} must be distinct")
+        rows: list[list[str]] = []
+        numbers: list[int] = []
+        start = at + 1  # a quoted cell may span lines: a row is named by its first
+        for row in reader:
+            if row:
+                if len(row) != len(header):
+                    raise DataError(f"{path} line {start}: {len(row)} cells, but the header has {len(header)}")
+                rows.append(row)
+                numbers.append(start)
+            start = at + 1
+    except csv.Error as error:
+        raise DataError(f"{path} line {at}: broken CSV, {error}") from None
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}, numbers
+
+
+def _parquet(path: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a sound Parquet file ({str(error).splitlines()[0]})") from None
+    return columns, list(range(1, len(next(iter(columns.values()), ())) + 1))
+
+
+_READERS: dict[str, Callable[[Path], Table]] = {
+    ".jsonl": _json_lines,
+    ".csv": lambda path: _delimited(path, ","),
+    ".tsv": lambda path: _delimited(path, "\t"),
+    ".parquet": _parquet,
+}
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+"""File names that :func:`read` knows."""
+
+
+def read(path: Path, split: str) -> Rows:
+    """All columns of one file.
+
+    Args:
+        path: its name ends in one of :data:`SUFFIXES`.
+        split: recorded in the rows.
+
+    Raises:
+        DataError: the file is empty, truncated, not UTF-8 or malformed; the message has the line number.
+    """
+    kind = path.suffixes[-2] if path.suffix == ".gz" else path.suffix
+    try:
+        columns, numbers = _READERS[kind](path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not numbers:
+        raise DataError(f"{path}: no rows")
+    unit = "row" if kind == ".parquet" else "line"
+    return Rows(columns, split, str(path), unit, numbers)

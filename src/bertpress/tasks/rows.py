@@ -1,0 +1,165 @@
+"""Rows of a data set in memory, which know where each came from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bertpress.errors import DataError
+from bertpress.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of equal length.
+
+    Attributes:
+        columns: column name to values.
+        split: ``train``, ``validation`` ...
+        source: the file, the hub name, or ``memory``.
+        unit: what ``positions`` count: ``line`` of a text file or ``row`` (both from 1).
+        positions: where in the source each row stands; None: in order.
+        names: for columns of label ids, the names of ids 0, 1, 2 ... where the data tell them.
+    """
+
+    columns: dict[str, list[Any]]
+    split: str = "train"
+    source: str = "memory"
+    unit: str = "row"
+    positions: Sequence[int] | None = None
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in self.columns.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"columns of unequal length: { {k: len(v) for k, v in self.columns.items()} }")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def column(self, name: str) -> list[Any]:
+        """The values of one column.
+
+        Raises:
+            DataError: there is no such column; the message lists those that there are.
+        """
+        if name not in self.columns:
+            raise DataError(f"{self.source}: no column '{name}' (available: {', '.join(self.columns) or 'none'})")
+        return self.columns[name]
+
+    def place(self, index: int) -> str:
+        """Where row ``index`` stands, for error messages."""
+        return f"{self.source} {self.unit} {self.positions[index] if self.positions is not None else index + 1}"
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row as a mapping."""
+        return {name: values[index] for name, values in self.columns.items()}
+
+    def subset(self, indices: Iterable[int]) -> "Rows":
+        """The rows at ``indices``, in that order."""
+        chosen = [int(i) for i in indices]
+        places = self.positions if self.positions is not None else range(1, len(self) + 1)
+        return Rows(
+            columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
+            split=self.split,
+            source=self.source,
+            unit=self.unit,
+            positions=[places[i] for i in chosen],
+            names=self.names,
+        )
+
+    def limit(self, count: int | None, seed: int = 0) -> "Rows":
+        """``count`` random rows in their old order (all when None); a smaller limit picks among those of a larger.
+
+        The first rows of a file would be a biased sample wherever it is sorted by class or by article.
+        """
+        if count is None or count >= len(self):
+            return self
+        if count < 1:
+            raise DataError(f"{self.source}: limit={count} must be at least 1")
+        return self.subset(sorted(np.random.default_rng(seed).permutation(len(self))[:count].tolist()))
+
+
+def holdout(rows: Rows, share: float, seed: int = 0, *, group: str | None = None) -> tuple[Rows, Rows]:
+    """Cut a selection split from train: ``(rest, held out)``, a pure function of the arguments.
+
+    Args:
+        rows: the train split.
+        share: fraction to hold out, (0, 1); both parts get at least one row.
+        seed: of the shuffle.
+        group: a column whose equal values stay on one side (the ``context`` of questions, say).
+
+    Raises:
+        DataError: ``share`` is out of bounds, or there are fewer than two rows or groups.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"holdout share={share} must be in (0, 1)")
+    numbers: dict[str, int] = {}
+    keys = range(len(rows)) if group is None else [numbers.setdefault(str(v), len(numbers)) for v in rows.column(group)]
+    members = np.asarray(keys, dtype=np.int64)
+    groups = int(members.max(initial=-1)) + 1
+    if groups < 2:
+        raise DataError(f"{rows.source}: {len(rows)} row(s) in {groups} group(s) cannot be cut in two")
+    cut = min(max(round(share * groups), 1), groups - 1)
+    held = np.isin(members, np.random.default_rng(seed).permutation(groups)[:cut])
+    rest, chosen = rows.subset(np.flatnonzero(~held)), rows.subset(np.flatnonzero(held))
+    return rest, Rows(**{**vars(chosen), "split": "holdout"})
+
+
+def from_records(records: Any, *, split: str = "train", source: str = "memory") -> Rows:
+    """Rows from a ``datasets.Dataset``, a mapping of columns, or a sequence of mappings with the same keys.
+
+    ``ClassLabel`` features hand on their names.
+    """
+    features = getattr(records, "features", None)
+    if features is not None:
+        names = {name: labels for name, feature in features.items() if (labels := _class_names(feature))}
+        return Rows({name: list(records[name]) for name in features}, split, source, names=names)
+    if isinstance(records, Mapping):
+        return Rows({name: list(values) for name, values in records.items()}, split, source)
+    listed = list(records)
+    keys = list(listed[0]) if listed else []
+    for i, record in enumerate(listed):
+        if set(record) != set(keys):
+            raise DataError(f"{source} row {i + 1}: columns {', '.join(record)} differ from row 1 ({', '.join(keys)})")
+    return Rows({key: [record[key] for record in listed] for key in keys}, split, source)
+
+
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+    """Names of a ClassLabel, also inside a list feature."""
+    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else feature)
+    names = getattr(inner, "names", None)
+    return tuple(names) if isinstance(names, (list, tuple)) else None
+
+
+def from_texts(task: Task, texts: Sequence[Any], *, source: str = "input") -> Rows:
+    """Unlabelled rows from what a user passes to ``predict``.
+
+    Args:
+        task: decides how many texts a row has.
+        texts: a string each (words to tag are split at spaces, or given as a list); for two texts a pair, or a
+            mapping with the task's column names.
+        source: named in error messages.
+
+    Raises:
+        DataError: an entry has the wrong form.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in task.text_columns}
+    for i, entry in enumerate(texts):
+        if isinstance(entry, Mapping):
+            missing = [name for name in task.text_columns if name not in entry]
+            if missing:
+                raise DataError(f"{source} line {i + 1}: no field '{missing[0]}' (available: {', '.join(entry)})")
+            values = [entry[name] for name in task.text_columns]
+        elif len(task.text_columns) == 1:
+            values = [entry]
+        elif isinstance(entry, (list, tuple)) and len(entry) == 2:
+            values = list(entry)
+        else:
+            raise DataError(f"{source} line {i + 1}: needs two texts ({', '.join(task.text_columns)}), got one")
+        for name, value in zip(task.text_columns, values, strict=True):
+            columns[name].append(value)
+    return Rows(columns, "predict", source, "line")
+
+
