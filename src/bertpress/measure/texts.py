@@ -52,16 +52,15 @@ class Reader:
         self.second_only = answer_kind(config) == "span"
         self._tokenizer = _fast_tokenizer(folder)
         self._tokenizer.no_padding()
-        strategy = "only_second" if self.second_only else "longest_first"
-        self._truncate = {"max_length": max_length, "strategy": strategy}
+        self.max_length = min(max_length, int(settings.get("model_max_length") or max_length), _positions(config, max_length))
 
     def encode(self, text: Text) -> dict[str, list[int]]:
         """Ids of one text, special tokens included, cut to the longest length allowed."""
         pair = text[1] if isinstance(text, tuple) else None
-        first = text[0] if isinstance(text, tuple) else text
-        strategy = self._truncate["strategy"] if pair is not None else "longest_first"
-        self._tokenizer.enable_truncation(self._truncate["max_length"], strategy=strategy)
-        found = self._tokenizer.encode(first, pair, is_pretokenized=isinstance(first, list))
+        first = text[0] if isinstance(text, tuple) else " ".join(text) if isinstance(text, list) else text
+        strategy = "only_second" if self.second_only and pair is not None else "longest_first"
+        self._tokenizer.enable_truncation(self.max_length, strategy=strategy)
+        found = self._tokenizer.encode(first, pair)
         encoded = {"input_ids": found.ids, "attention_mask": found.attention_mask}
         if self.segments:
             encoded["token_type_ids"] = found.type_ids
@@ -118,6 +117,14 @@ def _segments(config: dict[str, Any], settings: dict[str, Any]) -> bool:
     if "blueprint" in config:
         return bool((config["blueprint"].get("embeddings") or {}).get("segments", 2))
     return int(config.get("type_vocab_size") or 0) > 1
+
+
+def _positions(config: dict[str, Any], default: int) -> int:
+    embeddings = (config.get("blueprint") or {}).get("embeddings")
+    if embeddings:
+        positions = embeddings.get("positions", 512)
+        return int(positions - embeddings.get("first_position", 0)) if positions else default
+    return int(config.get("max_position_embeddings") or default)
 
 
 KINDS = {

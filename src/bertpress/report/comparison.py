@@ -16,8 +16,8 @@ class Measure(NamedTuple):
     label: str
     path: tuple[str, ...]
     show: Callable[[float | None], str]
-    better: str
-    worse: str
+    words: tuple[str, str]
+    """What a better and a worse value is called."""
     higher_is_better: bool = False
 
 
@@ -34,22 +34,21 @@ class Row(NamedTuple):
     exact_after: str | None = None
 
 
+FEWER, SMALLER, FASTER = ("fewer", "more"), ("smaller", "larger"), ("faster", "slower")
+
 COMMON = (
-    Measure("Parameters", ("parameters",), numerals.count, "fewer", "more"),
-    Measure("Parameters without embeddings", ("parameters_without_embeddings",), numerals.count, "fewer", "more"),
-    Measure("File that the engine loads", ("weight_bytes",), numerals.size, "smaller", "larger"),
-    Measure("File without embeddings", ("weight_bytes_without_embeddings",), numerals.size, "smaller", "larger"),
-    Measure("Multiply-accumulates (MACs)", ("macs",), numerals.quantity, "fewer", "more"),
-    Measure("Latency, text to label: median", ("latency_ms", "median"), numerals.milliseconds, "faster", "slower"),
-    Measure("Latency, text to label: 90th percentile", ("latency_ms", "p90"), numerals.milliseconds, "faster",
-            "slower"),
-    Measure("Latency, model alone: median", ("model_latency_ms", "median"), numerals.milliseconds, "faster",
-            "slower"),
-    Measure("Latency, model alone: 90th percentile", ("model_latency_ms", "p90"), numerals.milliseconds, "faster",
-            "slower"),
-    Measure("Throughput", ("throughput_per_s",), numerals.rate, "higher", "lower", higher_is_better=True),
-    Measure("Peak memory", ("peak_memory_bytes",), numerals.size, "less", "more"),
-)  # fmt: skip
+    Measure("Parameters", ("parameters",), numerals.count, FEWER),
+    Measure("Parameters without embeddings", ("parameters_without_embeddings",), numerals.count, FEWER),
+    Measure("File that the engine loads", ("weight_bytes",), numerals.size, SMALLER),
+    Measure("File without embeddings", ("weight_bytes_without_embeddings",), numerals.size, SMALLER),
+    Measure("Multiply-accumulates (MACs)", ("macs",), numerals.quantity, FEWER),
+    Measure("Latency, text to label, median", ("latency_ms", "median"), numerals.milliseconds, FASTER),
+    Measure("Latency, text to label, p90", ("latency_ms", "p90"), numerals.milliseconds, FASTER),
+    Measure("Latency, model alone, median", ("model_latency_ms", "median"), numerals.milliseconds, FASTER),
+    Measure("Latency, model alone, p90", ("model_latency_ms", "p90"), numerals.milliseconds, FASTER),
+    Measure("Throughput", ("throughput_per_s",), numerals.rate, ("higher", "lower"), higher_is_better=True),
+    Measure("Peak memory", ("peak_memory_bytes",), numerals.size, ("less", "more")),
+)
 
 
 def rows(results: Results) -> list[Row]:
@@ -61,16 +60,17 @@ def rows(results: Results) -> list[Row]:
     table.insert(5, _against_bert_base(baseline, artifact))
     table.append(_primary_metric(baseline, artifact))
     table.extend(_other_metrics(baseline, artifact))
-    table.append(Row("Speed-up, paired", "1", numerals.times(speedup(artifact)), ""))
+    table.append(Row("Speed-up, paired", "1", speedup_words(artifact), ""))
     for label, key in (("Engine", "engine"), ("Threads", "threads")):
-        table.append(Row(label, *(text(side, key) or NOT_MEASURED for side in (baseline, artifact)), ""))
+        before, after = (text(side, key) or NOT_MEASURED for side in (baseline, artifact))
+        table.append(Row(label, before, after, ""))
     return table
 
 
 def _measured(measure: Measure, baseline: Results, artifact: Results) -> Row:
     before, after = number(baseline, *measure.path), number(artifact, *measure.path)
     gain = _ratio(after, before) if measure.higher_is_better else _ratio(before, after)
-    words = numerals.change(gain, measure.better, measure.worse, "same")
+    words = numerals.change(gain, *measure.words, "same")
     return Row(
         measure.label,
         measure.show(before),
@@ -83,12 +83,15 @@ def _measured(measure: Measure, baseline: Results, artifact: Results) -> Row:
 
 
 def _against_bert_base(baseline: Results, artifact: Results) -> Row:
-    shares = [_ratio(number(side, "weight_bytes"), BERT_BASE_BYTES) for side in (baseline, artifact)]
-    return Row("File, of BERT-base in float32", *map(numerals.percent, shares), "")
+    before, after = (
+        numerals.percent(_ratio(number(side, "weight_bytes"), BERT_BASE_BYTES))
+        for side in (baseline, artifact)
+    )
+    return Row("File, of BERT-base in float32", before, after, "")
 
 
 def _primary_metric(baseline: Results, artifact: Results) -> Row:
-    name = text(artifact, "metric", "name") or text(baseline, "metric", "name") or "score"
+    name = metric_name(baseline, artifact)
     drop = number(artifact, "drop", "value")
     low, high = (number(artifact, "drop", bound) for bound in ("low", "high"))
     return Row(
@@ -101,15 +104,21 @@ def _primary_metric(baseline: Results, artifact: Results) -> Row:
 
 
 def _other_metrics(baseline: Results, artifact: Results) -> Iterator[Row]:
-    primary = text(artifact, "metric", "name") or text(baseline, "metric", "name")
+    primary = metric_name(baseline, artifact)
     names = dict.fromkeys([*mapping(baseline, "metrics"), *mapping(artifact, "metrics")])
     for name in names:
         if name == primary:
             continue
-        before, after = (number(side, "metrics", name, "value") for side in (baseline, artifact))
-        fall = before - after if before is not None and after is not None else None
-        shown = [numerals.interval(*_score(side, "metrics", name)) for side in (baseline, artifact)]
-        yield Row(f"Metric: {name}", *shown, "" if fall is None else numerals.points(fall))
+        scores = [_score(side, "metrics", name) for side in (baseline, artifact)]
+        before, after = (numerals.interval(*score) for score in scores)
+        was, became = (score[0] for score in scores)
+        fall = "" if was is None or became is None else numerals.points(was - became)
+        yield Row(f"Metric: {name}", before, after, fall)
+
+
+def metric_name(*sides: Results) -> str:
+    """What the primary metric is called."""
+    return next((name for side in reversed(sides) if (name := text(side, "metric", "name"))), "score")
 
 
 def metric(data: Results) -> str:
@@ -131,6 +140,13 @@ def speedup(data: Results) -> float | None:
     return number(data, "speedup") or number(data, "speedup", "value")
 
 
+def speedup_words(data: Results) -> str:
+    """The paired speed-up, with its interval where there is one: ``9.1x [8.8, 9.4]``."""
+    low, high = number(data, "speedup", "low"), number(data, "speedup", "high")
+    bounds = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+    return numerals.times(speedup(data)) + bounds
+
+
 def _ratio(above: float | None, below: float | None) -> float | None:
     return None if above is None or not below else above / below
 
@@ -145,7 +161,8 @@ def verdict(results: Results) -> str:
     ...          "drop": {"value": 0.4, "low": -0.3, "high": 1.2}}})
     '3.9x smaller, 9.1x faster, -0.4 points [-1.2, +0.3]'
     """
-    return ", ".join(part for part in (smaller(results), faster(results), costs(results)))
+    parts = (smaller(results), faster(results), costs(results))
+    return ", ".join(parts) if any(NOT_MEASURED not in part for part in parts) else NOT_MEASURED
 
 
 def smaller(results: Results) -> str:

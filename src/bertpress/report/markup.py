@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 VOID = frozenset({"meta", "link", "br", "hr", "wbr"})
 
-Child: TypeAlias = "str | None | Iterable[Child]"
+Child: TypeAlias = "str | Iterable[Child] | None"
 
 
 class Markup(str):

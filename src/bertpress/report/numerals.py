@@ -12,13 +12,17 @@ PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Round to so many significant digits, without an exponent.
+    """Round to so many significant digits; with an exponent only below a ten-thousandth.
 
     >>> significant(0.8234), significant(12.345), significant(1234.5), significant(9.999)
     ('0.823', '12.3', '1,230', '10.0')
     """
     rounded = float(f"{value:.{digits - 1}e}")  # first, so that 9.999 counts as two digits before the point
-    exponent = math.floor(math.log10(abs(rounded))) if rounded else 0
+    if not rounded:
+        return "0"
+    exponent = math.floor(math.log10(abs(rounded)))
+    if exponent < -4:
+        return f"{rounded / 10.0**exponent:.{digits - 1}f}e{exponent}"
     return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
 
 

@@ -24,12 +24,12 @@ def markdown(results: Results) -> str:
     rows = [(row.label, row.before, row.after, row.change) for row in comparison.rows(results)]
     everyone = subjects(results)
     engines = [[_who(subject), *cells(subject)] for subject in everyone]
-    command = text(results, "command")
+    command, seed = text(results, "command"), text(results, "seed") or "not recorded"
     parts = [
         f"**{comparison.verdict(results)}**",
         _pipes(("Measure", before, after, "Change"), rows),
         _pipes(("Model and engine", *COLUMNS), engines) if engines else None,
-        f"Scores are in percent with 95 % bootstrap intervals. Seed: {_inline(text(results, 'seed') or 'not recorded')}.",
+        f"Scores are in percent with 95 % bootstrap intervals. Seed: {_inline(seed)}.",
         _fenced(command) if command else None,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -55,9 +55,9 @@ def _inline(cell: str) -> str:
     flat = escape(" ".join(cell.split())).replace("&#x27;", "'").replace("&quot;", '"')
     if set(flat) <= set("-:"):
         return flat
-    for special in "\\`*_[]|":
+    for special in "\\`*_|":
         flat = flat.replace(special, f"\\{special}")
-    return flat
+    return flat.replace("](", "]\\(")
 
 
 def _fenced(command: str) -> str:

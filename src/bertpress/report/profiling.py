@@ -1,16 +1,16 @@
 """The page of a profile: where parameters, MACs, memory and time go, component by component."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bertpress.report import numerals
 from bertpress.report.charts import bars
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
-from bertpress.report.numerals import NOT_MEASURED, typeset
+from bertpress.report.numerals import typeset
 from bertpress.report.reading import Results, mapping, number, text
 from bertpress.report.run import environment
-from bertpress.report.sections import COMPONENTS, component_name
+from bertpress.report.sections import COMPONENTS, cell, component_name
 
 
 class Panel(NamedTuple):
@@ -88,8 +88,7 @@ def _conditions(profile: Results) -> str:
 
 
 def _totals(profile: Results) -> str:
-    shown = (f"{panel.title.lower()} {panel.show(figure(profile, panel.whole))}" for panel in PANELS)
-    return ", ".join(shown).replace("macs", "MACs").capitalize() + "."
+    return ", ".join(f"{panel.title}: {panel.show(figure(profile, panel.whole))}" for panel in PANELS)
 
 
 def _profile(profile: Results) -> Markup:
@@ -112,14 +111,17 @@ def _panel(panel: Panel, keys: Sequence[str], parts: Results, whole: float | Non
 
 def _table(profile: Results, keys: Sequence[str], parts: Results) -> Markup:
     head = element("tr", [element("th", h, scope="col") for h in ("Component", *(p.title for p in PANELS))])
-    rows = [(component_name(key), mapping(parts, key), lambda panel: panel.component) for key in keys]
-    body = [_row(name, [panel.show(figure(data, paths(panel))) for panel in PANELS]) for name, data, paths in rows]
+    body = [
+        _row(
+            component_name(key),
+            [panel.show(figure(mapping(parts, key), panel.component)) for panel in PANELS],
+        )
+        for key in keys
+    ]
     body.append(_row("Whole model", [panel.show(figure(profile, panel.whole)) for panel in PANELS], "whole"))
     table = element("table", element("thead", head), element("tbody", body), class_="profile")
     return element("div", table, class_="scroll")
 
 
 def _row(name: str, shown: Sequence[str], class_: str | None = None) -> Markup:
-    return element(
-        "tr", element("th", name, scope="row"), [element("td", typeset(cell)) for cell in shown], class_=class_
-    )
+    return element("tr", element("th", name, scope="row"), [cell(figure) for figure in shown], class_=class_)

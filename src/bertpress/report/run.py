@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from bertpress.report import comparison, sections
+from bertpress.report import comparison, sections, stages
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
-from bertpress.report.numerals import NOT_MEASURED, milliseconds, size, typeset
+from bertpress.report.numerals import NOT_MEASURED, interval, milliseconds, size, typeset
 from bertpress.report.reading import Results, mapping, number, text
 
 
@@ -20,7 +20,7 @@ def run_page(results: Results) -> str:
     Returns:
         The page; what is not in the results is said to be not measured.
     """
-    task, recipe = _name(results, "task"), _name(results, "recipe")
+    task, recipe = (_name(results, key) for key in ("task", "recipe"))
     parts = [
         Section("summary", "Before and after", sections.before_after(results)),
         Section("engines", "Engines", sections.engines(results)),
@@ -28,15 +28,16 @@ def run_page(results: Results) -> str:
         Section("breakdown", "Breakdown", sections.breakdown(results)),
         Section("layers", "Layers", sections.layers(results)),
         Section("latency", "Latency", sections.latencies(results)),
-        Section("training", "Training", sections.training(results)),
+        Section("training", "Training", stages.training(results)),
         Section("environment", "Environment", environment(mapping(results, "environment"))),
         Section("repeat", "Recipe and command", _repeat(results)),
     ]
-    return document(f"{task}: {comparison.verdict(results)}", _header(results, task, recipe), parts, _footer(results))
+    title = f"{task}: {comparison.verdict(results)}"
+    return document(title, _header(results, task, recipe), parts, _footer(results))
 
 
 def _name(results: Results, key: str) -> str:
-    return text(results, key, "name") or text(results, key) or f"{key} not recorded"
+    return text(results, key, "name") or text(results, key) or "not recorded"
 
 
 def _header(results: Results, task: str, recipe: str) -> Markup:
@@ -45,8 +46,10 @@ def _header(results: Results, task: str, recipe: str) -> Markup:
     conditions = [engine and f"engine {engine}", threads and f"threads {threads}", _seed(results)]
     note = text(results, "note")
     return join(
-        element("p", "Task ", element("strong", task), " · recipe ", element("strong", recipe), class_="eyebrow"),
-        element("h1", typeset(comparison.verdict(results))),
+        element(
+            "p", "Task ", element("strong", task), " · recipe ", element("strong", recipe), class_="eyebrow"
+        ),
+        element("h1", sections.capital(typeset(comparison.verdict(results)))),
         element(
             "p",
             element("strong", baseline or "The baseline"),
@@ -67,23 +70,26 @@ def _seed(results: Results) -> str | None:
 
 def _tiles(results: Results) -> Iterator[Markup]:
     baseline, artifact = mapping(results, "baseline"), mapping(results, "artifact")
-    metric = text(artifact, "metric", "name") or text(baseline, "metric", "name") or "Metric"
-    median = ("latency_ms", "median")
-    scores = [_one_decimal(number(side, "metric", "value")) for side in (baseline, artifact)]
-    yield _tile("File size", *(size(number(side, "weight_bytes")) for side in (baseline, artifact)), "as the engine loads it")
-    yield _tile("Latency", *(milliseconds(number(side, *median)) for side in (baseline, artifact)), "median, one text in, label out")
-    yield _tile(metric, *scores, "percent, validation split")
+    sides = (baseline, artifact)
+    sizes = [size(number(side, "weight_bytes")) for side in sides]
+    medians = [milliseconds(number(side, "latency_ms", "median")) for side in sides]
+    scores = [interval(number(side, "metric", "value")) for side in sides]
+    yield _tile("File size", sizes, "as the engine loads it")
+    yield _tile("Latency", medians, "median, one text in, label out")
+    yield _tile(sections.capital(comparison.metric_name(*sides)), scores, "percent, validation split")
 
 
-def _one_decimal(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.1f}"
-
-
-def _tile(name: str, before: str, after: str, aside: str) -> Markup:
+def _tile(name: str, figures: list[str], aside: str) -> Markup:
+    before, after = figures
     return element(
         "div",
         element("dt", name),
-        element("dd", element("span", typeset(f"{before} → "), class_="from"), typeset(after), class_="to"),
+        element(
+            "dd",
+            element("span", typeset(f"{before} → "), class_="from") if before != after else None,
+            typeset(after),
+            class_="to missing" if after == NOT_MEASURED else "to",
+        ),
         element("dd", aside, class_="aside"),
         class_="tile",
     )
@@ -103,25 +109,40 @@ def flattened(facts: object, prefix: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(facts, (list, tuple)):
         yield prefix, ", ".join(str(item) for item in facts)
     else:
-        yield prefix, NOT_MEASURED if facts is None else str(facts)
+        yield prefix, _shown(prefix, facts)
+
+
+def _shown(key: str, fact: object) -> str:
+    if fact is None:
+        return "none"
+    if isinstance(fact, bool):
+        return "yes" if fact else "no"
+    return size(fact) if key.endswith("_bytes") and isinstance(fact, int) else str(fact)
+
+
+class _Indented(yaml.SafeDumper):
+    """Indents the items of a list under its key, as the shipped recipes do."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
 
 
 def _repeat(results: Results) -> Markup:
     recipe, command = mapping(results, "recipe"), text(results, "command")
-    source = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100)
+    source = yaml.dump(dict(recipe), Dumper=_Indented, sort_keys=False, allow_unicode=True, width=100)
     return join(
         element("h3", "Command"),
-        element("pre", element("code", command), class_="command") if command else sections.missing("Command"),
+        element("pre", command, class_="command") if command else sections.missing("Command"),
         element("h3", "Recipe, as resolved"),
-        element("pre", element("code", source)) if recipe else sections.missing("Recipe"),
+        element("pre", source) if recipe else sections.missing("Recipe"),
     )
 
 
 def _footer(results: Results) -> Markup:
-    version = text(results, "bertpress")
+    version = text(results, "bertpress") or "(version not recorded)"
     return element(
         "p",
-        f"Made by bertpress{f' {version}' if version else ''} from results.json, which holds every raw sample. ",
+        f"Made by bertpress {version} from results.json, which has the raw samples. ",
         "Scores are in percent; brackets are 95 % bootstrap intervals, paired for the change. ",
         "Sizes are decimal (1 MB = 1,000,000 bytes). FLOPs = 2 × MACs.",
     )

@@ -1,9 +1,9 @@
 """The sections of a run's page, each a function of the results."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from bertpress.report import comparison, numerals
-from bertpress.report.charts import bars, curves, depth
+from bertpress.report.charts import bars, depth
 from bertpress.report.charts.ridges import Distribution, ridges
 from bertpress.report.charts.scatter import Point, scatter
 from bertpress.report.markup import Markup, element, join
@@ -24,6 +24,16 @@ COMPONENTS = {
 def component_name(key: str) -> str:
     """A component's key in words; unknown ones keep their key."""
     return COMPONENTS.get(key) or key.replace("_", " ").capitalize()
+
+
+def capital(name: str) -> str:
+    """The name with a capital first letter, the rest as it is."""
+    return name[:1].upper() + name[1:]
+
+
+def hint(words: str) -> Markup:
+    """A line on how to read what follows."""
+    return element("p", words, class_="muted")
 
 
 def missing(what: str) -> Markup:
@@ -47,8 +57,8 @@ def before_after(results: Results) -> Markup:
         element(
             "tr",
             element("th", row.label, scope="row"),
-            element("td", typeset(row.before), title=row.exact_before),
-            element("td", typeset(row.after), title=row.exact_after),
+            cell(row.before, title=row.exact_before),
+            cell(row.after, title=row.exact_after),
             element("td", typeset(row.change), class_={1: "better", -1: "worse"}.get(row.verdict)),
         )
         for row in comparison.rows(results)
@@ -56,39 +66,43 @@ def before_after(results: Results) -> Markup:
     return element("table", element("thead", head), element("tbody", body), class_="comparison")
 
 
+def cell(shown: str, **attributes: str | None) -> Markup:
+    """A table cell; what was not measured steps back."""
+    return element("td", typeset(shown), class_="missing" if shown == NOT_MEASURED else None, **attributes)
+
+
 def engines(results: Results) -> Markup:
     """A row for the baseline, the artifact on each engine, and each other candidate."""
     everyone = subjects(results)
     if not everyone:
         return missing("Engines")
-    headings = ["Model and engine", *COLUMNS]
+    headings = ["Engine", *COLUMNS]
     head = element("tr", [element("th", heading, scope="col") for heading in headings])
     body = [
         element(
             "tr",
             element("th", _who(subject), scope="row"),
-            [
-                element("td", typeset(cell), data_label=heading)
-                for heading, cell in zip(COLUMNS, cells(subject), strict=True)
-            ],
+            [cell(shown, data_label=heading) for heading, shown in zip(COLUMNS, cells(subject), strict=True)],
             class_=subject.role,
         )
         for subject in everyone
     ]
     table = element("table", element("thead", head), element("tbody", body), class_="engines")
-    return element("div", table, class_="scroll")
+    words = "Latencies are of one text at a time, text in and label out unless they say model alone."
+    return join(hint(words), element("div", table, class_="scroll"))
 
 
 def _who(subject: Subject) -> Markup:
-    role = {"baseline": "baseline", "artifact": "artifact", "engine": "artifact"}.get(subject.role, "candidate")
-    note = text(subject.data, "error") or (role if role == "baseline" else "")
-    name = subject.engine if role == "artifact" else f"{subject.name}, {subject.engine}"
-    return join(name, element("small", note, class_="muted") if note else None)
+    who = {"baseline": "baseline", "artifact": "artifact", "engine": "artifact"}.get(
+        subject.role, subject.name
+    )
+    failed = text(subject.data, "error")
+    return join(subject.engine, element("small", f"{who}: {failed}" if failed else who))
 
 
 def trade_offs(results: Results) -> Markup:
     """Score against size, and score against latency."""
-    name = text(results, "artifact", "metric", "name") or text(results, "baseline", "metric", "name") or "score"
+    name = capital(comparison.metric_name(mapping(results, "baseline"), mapping(results, "artifact")))
     size = _score_against(
         results, f"{name} against size", "file that the engine loads", numerals.size, "weight_bytes"
     )
@@ -100,7 +114,8 @@ def trade_offs(results: Results) -> Markup:
         "latency_ms",
         "median",
     )
-    return element("div", size, latency, class_="grid")
+    words = "Vertical bars are 95 % intervals; the dashed line is the level of the baseline."
+    return join(hint(words), element("div", size, latency, class_="grid"))
 
 
 def _score_against(
@@ -113,7 +128,9 @@ def _score_against(
             bounds = (number(subject.data, "metric", bound) for bound in ("low", "high"))
             points.append(Point(subject.label, subject.role, x, y, *bounds))
     chart = (
-        scatter(points, title=title, x_label=x_label, y_label="percent", show_x=show) if points else missing(title)
+        scatter(points, title=title, x_label=x_label, y_label="percent", show_x=show)
+        if points
+        else missing(title)
     )
     return element("figure", element("figcaption", element("strong", title)), chart)
 
@@ -134,7 +151,9 @@ def breakdown(results: Results) -> Markup:
         )
     ]
     return join(
-        bars.legend([("baseline", "before"), ("artifact", "after")]), element("div", panels, class_="grid")
+        hint("The percentages are shares of the model's own total."),
+        bars.legend([("baseline", "before"), ("artifact", "after")]),
+        element("div", panels, class_="grid"),
     )
 
 
@@ -150,7 +169,10 @@ def _breakdown_panel(
     groups = [
         (
             component_name(key),
-            [bars.Bar(role, words[role], number(parts, key, quantity), totals[role]) for role, parts in sides],
+            [
+                bars.Bar(role, words[role], number(parts, key, quantity), totals[role])
+                for role, parts in sides
+            ],
         )
         for key in keys
     ]
@@ -169,7 +191,7 @@ def layers(results: Results) -> Markup:
         return missing("Layers of the artifact")
     before, after = (depth.summary(mapping(results, side)) for side in ("baseline", "artifact"))
     return join(
-        element("p", f"Before: {before}. After: {after}.", class_="muted"),
+        hint(f"Before: {before}. After: {after}. Filled is what is left, at its place in the baseline."),
         element("div", depth.layers(*plans), class_="scroll"),
     )
 
@@ -191,54 +213,14 @@ def latencies(results: Results) -> Markup:
         ]
         chart = ridges(spread, title=f"Latency samples: {title}") if spread else missing("Latency samples")
         figures.append(element("figure", element("figcaption", element("strong", title)), chart))
-    return element("div", figures, class_="grid")
-
-
-def training(results: Results) -> Markup:
-    """Each stage: its methods, its cost, and its losses over the steps."""
-    stages = items(results, "stages")
-    return join([_stage(index, stage) for index, stage in enumerate(stages)]) if stages else missing("Stages")
-
-
-def _stage(index: int, stage: Results) -> Markup:
-    train = mapping(stage, "train")
-    facts = [
-        ("Methods", ", ".join(_method_names(stage)) or None),
-        ("Time", numerals.duration(number(stage, "seconds"))),
-        ("Epochs", text(train, "epochs")),
-        ("Examples", numerals.exact(number(train, "examples"))),
-        ("Metric after", comparison.metric(stage) if mapping(stage, "metric") else None),
-    ]
-    return join(
-        element("h3", f"{index + 1}. {text(stage, 'name') or 'stage'}"),
-        definitions([(name, shown) for name, shown in facts if shown]),
-        element("div", list(_curves(items(train, "log"))), class_="grid small") if train else None,
+    words = (
+        "Raw samples, each scaled to its own peak. Solid: median; dotted: 90th percentile (p90)."
     )
-
-
-def _method_names(stage: Results) -> Iterator[str]:
-    for method in items(stage, "methods"):
-        yield from mapping({"method": method}, "method") or [str(method)]
-
-
-def _curves(log: object) -> Iterator[Markup]:
-    """The sum of the losses, its terms where there are several, and the learning rate."""
-    records = [mapping({"record": record}, "record") for record in items({"log": log}, "log")]
-    terms = dict.fromkeys(term for record in records for term in mapping(record, "terms"))
-    wanted = [("loss", "total", ("loss",))]
-    wanted += [(term, "term", ("terms", term)) for term in terms if len(terms) > 1]
-    wanted += [("learning rate", "rate", ("learning_rate",))]
-    for name, role, path in wanted:
-        pairs = [
-            (step, found)
-            for position, record in enumerate(records)
-            if (found := number(record, *path)) is not None
-            and (step := number(record, "step") or float(position)) is not None
-        ]
-        if pairs:
-            yield curves.curve(name, *zip(*pairs, strict=True), role=role)
+    return join(hint(words), element("div", figures, class_="grid"))
 
 
 def definitions(pairs: list[tuple[str, str]]) -> Markup:
     """A list of names and what they are."""
-    return element("dl", [join(element("dt", name), element("dd", shown)) for name, shown in pairs], class_="facts")
+    return element(
+        "dl", [join(element("dt", name), element("dd", shown)) for name, shown in pairs], class_="facts"
+    )

@@ -26,10 +26,15 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """A short label for charts: its role for the baseline, the engine for the artifact, else the name."""
+        """A short label for charts: the role of baseline and artifact, another engine, or the name."""
         if self.role == "baseline":
             return "baseline"
-        label = self.name if self.role == "candidate" else text(self.data, "engine") or self.name
+        engine = text(self.data, "engine")
+        label = self.name
+        if self.role == "artifact":
+            label = f"artifact, {engine}" if engine else "artifact"
+        elif self.role == "engine" and engine:
+            label = engine
         return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
@@ -62,7 +67,7 @@ COLUMNS: dict[str, Callable[[Results], str]] = {
     "Peak memory": lambda data: numerals.size(number(data, "peak_memory_bytes")),
     "Metric": comparison.metric,
     "Change": comparison.drop,
-    "Speed-up": lambda data: numerals.times(comparison.speedup(data)),
+    "Speed-up": comparison.speedup_words,
 }
 """The table of engines: a heading and how its cell is read from a subject's data."""
 

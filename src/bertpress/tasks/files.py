@@ -1,4 +1,4 @@
-"""Read a local data file, JSON Lines, CSV, TSV or Parquet, with the line number of whatever is wrong in it."""
+"""Read a local JSON Lines, CSV, TSV or Parquet file, with the line number of whatever is wrong in it."""
 
 import csv
 import gzip
@@ -19,12 +19,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007: an error below names the last good line
+            for number, line in enumerate(file, 1):
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} line {number}: byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8"
-        ) from None
+        byte = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
+        raise DataError(f"{path} line {number}: {byte} is not UTF-8") from None
     except EOFError:
         raise DataError(f"{path} line {number + 1}: the gzip file is truncated") from None
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -40,7 +39,9 @@ def _json_lines(path: Path) -> Table:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}") from None
+            raise DataError(
+                f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}"
+            ) from None
         if not isinstance(record, dict):
             raise DataError(f"{path} line {number}: a JSON object is needed, not {type(record).__name__}")
         for name in record.keys() - columns.keys():  # a column that starts late is empty above
@@ -56,7 +57,8 @@ def _delimited(path: Path, delimiter: str) -> Table:
 
     def text() -> Iterator[str]:
         nonlocal at
-        for at, line in _lines(path):  # noqa: B020
+        for number, line in _lines(path):
+            at = number
             yield line
 
     reader = csv.reader(text(), delimiter=delimiter, strict=True)
@@ -70,7 +72,9 @@ def _delimited(path: Path, delimiter: str) -> Table:
         for row in reader:
             if row:
                 if len(row) != len(header):
-                    raise DataError(f"{path} line {start}: {len(row)} cells, but the header has {len(header)}")
+                    raise DataError(
+                        f"{path} line {start}: {len(row)} cells, but the header has {len(header)}"
+                    )
                 rows.append(row)
                 numbers.append(start)
             start = at + 1
@@ -80,8 +84,8 @@ def _delimited(path: Path, delimiter: str) -> Table:
 
 
 def _parquet(path: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:
         columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()

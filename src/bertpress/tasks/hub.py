@@ -15,7 +15,7 @@ from bertpress.tasks.task import Task
 
 @dataclass(frozen=True)
 class HubCopy:
-    """One data set on the hub: its id, configuration, revision, the columns and splits with other names there."""
+    """One data set on the hub: its id, configuration, revision, and columns and splits with other names."""
 
     path: str
     config: str | None = None
@@ -41,14 +41,16 @@ HUB: dict[str, HubCopy] = {
     "sst2": HubCopy(_GLUE, "sst2"),
     "stsb": HubCopy(_GLUE, "stsb"),
     "subj": HubCopy("SetFit/subj", splits={"validation": "test"}),
-    "trec": HubCopy("CogComp/trec", revision=_PARQUET, columns={"coarse_label": "label"}, splits={"validation": "test"}),
+    "trec": HubCopy(
+        "CogComp/trec", revision=_PARQUET, columns={"coarse_label": "label"}, splits={"validation": "test"}
+    ),
     "wnut17": HubCopy("leondz/wnut_17", revision=_PARQUET),
 }
 """Hub copies by task name. Splits that a data set lacks are mapped to the one that is scored instead."""
 
 
 def _resolvable() -> bool:
-    """Whether the hub's name resolves; a proxy resolves names for us, so then nothing is known before trying."""
+    """Whether the hub's name resolves; behind a proxy nothing is known before trying."""
     if urllib.request.getproxies():
         return True
     host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
@@ -84,7 +86,7 @@ def load_from_hub(task: Task, split: str) -> Rows:
     """
     copy = HUB.get(task.name)
     if copy is None:
-        raise DataError(f"task {task.name}: no hub data set is known for it; give --data DIR with train.* and validation.*")
+        raise DataError(f"task {task.name}: no hub data set is known for it; give --data DIR with {split}.*")
     import datasets
 
     name = copy.splits.get(split, split)
@@ -98,7 +100,11 @@ def load_from_hub(task: Task, split: str) -> Rows:
             f"task {task.name}: split '{name}' of hub data set {label} could not be loaded "
             f"({type(error).__name__}: {reason}); give --data DIR with {split}.* instead"
         ) from None
-    renamed = {old: new for old, new in copy.columns.items() if old in loaded.column_names and new not in loaded.column_names}
+    renamed = {
+        old: new
+        for old, new in copy.columns.items()
+        if old in loaded.column_names and new not in loaded.column_names
+    }
     rows = from_records(loaded.rename_columns(renamed), split=split, source=f"hub:{label}/{name}")
     if task.label_column in rows.columns and task.is_classification:
         labelled = [i for i, value in enumerate(rows.columns[task.label_column]) if value != -1]

@@ -13,22 +13,6 @@ from bertpress.tasks.task import Task, label_names
 VALIDATION = ("validation", "validation_matched", "dev", "valid", "val", "test")
 """Where ``validation`` is looked for, in this order."""
 
-_BINARY = ("not_equivalent", "equivalent"), ("entailment", "not_entailment")
-_NLI = ("entailment", "neutral", "contradiction")
-_NAMES: dict[str, tuple[str, ...]] = {
-    "ag_news": ("World", "Sports", "Business", "Sci/Tech"),
-    "cola": ("unacceptable", "acceptable"),
-    "mnli": _NLI,
-    "mrpc": _BINARY[0],
-    "qnli": _BINARY[1],
-    "qqp": ("not_duplicate", "duplicate"),
-    "rte": _BINARY[1],
-    "snli": _NLI,
-    "sst2": ("negative", "positive"),
-    "subj": ("objective", "subjective"),
-    "trec": ("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"),
-}  # the meaning of bare label ids in GLUE's and the datasets library's numbering
-
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """Data files of a folder by split name."""
@@ -47,7 +31,11 @@ def find(task: Task, split: str, data: Path) -> Path:
         DataError: no such folder or file (listing what is there), or several files for one split.
     """
     if not data.is_dir():
-        what = "is a file, not a folder that holds train.* and validation.*" if data.exists() else "does not exist"
+        what = (
+            "is a file, not a folder that holds train.* and validation.*"
+            if data.exists()
+            else "does not exist"
+        )
         raise DataError(f"--data {data} {what}")
     inner = data / (task.folder or task.name)
     folder = inner if inner.is_dir() and not {"train", split} & _splits(data).keys() else data
@@ -59,7 +47,9 @@ def find(task: Task, split: str, data: Path) -> Path:
     if name is None:
         raise DataError(f"--data {folder}: no split '{split}' (available: {', '.join(files)})")
     if len(files[name]) > 1:
-        raise DataError(f"--data {folder}: several files for split '{name}': {', '.join(p.name for p in files[name])}")
+        raise DataError(
+            f"--data {folder}: several files for split '{name}': {', '.join(p.name for p in files[name])}"
+        )
     return files[name][0]
 
 
@@ -83,30 +73,31 @@ def _names_from_file(task: Task, folder: Path) -> tuple[str, ...] | None:
         if isinstance(found, dict) and task.label_column in found:
             found = found[task.label_column]
         if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
-            return tuple(found)
-        if isinstance(found, dict) and found and all(str(k).isdigit() and isinstance(v, str) for k, v in found.items()):
+            return label_names(found)
+        if (
+            isinstance(found, dict)
+            and found
+            and all(str(k).isdigit() and isinstance(v, str) for k, v in found.items())
+        ):
             return label_names(found)
         if own and not (isinstance(found, dict) and all(isinstance(v, (list, dict)) for v in found.values())):
             raise DataError(f"{path}: needs a list of names, or one for column '{task.label_column}'")
     return None
 
 
-def known_names(task: Task, rows: Rows) -> Rows:
-    """The rows with the label names that bare ids have in the well-known tasks, unless the data told theirs."""
-    names = _NAMES.get(task.name) if task.label_column == "label" else None
-    if names is None or task.label_column in rows.names or task.label_column is None:
-        return rows
-    return Rows(**{**vars(rows), "names": {**rows.names, task.label_column: names}})
-
-
 def load(
-    task: Task, split: str = "train", data: Path | str | None = None, limit: int | None = None, *, labelled: bool = True
+    task: Task,
+    split: str = "train",
+    data: Path | str | None = None,
+    limit: int | None = None,
+    *,
+    labelled: bool = True,
 ) -> Rows:
     """One split of a task.
 
     Args:
         task: says which columns are needed.
-        split: ``train``, ``validation`` (also found as validation_matched, dev, valid, val or test), or any other.
+        split: ``train``, ``validation`` (or else validation_matched, dev, valid, val, test), or any other.
         data: the task's folder, or the one above it; None asks the hub.
         limit: at most so many rows, chosen at random but always the same.
         labelled: whether the label column must be there.
@@ -126,4 +117,4 @@ def load(
         rows.column(column)
     if labelled and task.label_column is not None:
         rows.column(task.label_column)
-    return known_names(task, rows).limit(limit)
+    return rows.limit(limit)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from bertpress.artifact.codecs.base import VALUES, Codec, Grid, TensorSpec, spec_of
+from bertpress.artifact.codecs.base import VALUES, AnyCodec, Codec, Grid, TensorSpec, spec_of
 from bertpress.artifact.codecs.dense import Dense
 from bertpress.artifact.codecs.int8 import Int8
 from bertpress.artifact.codecs.stored import Packed, Stored
@@ -11,4 +11,4 @@ from bertpress.artifact.codecs.stored import Packed, Stored
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["VALUES", "Codec", "Dense", "Grid", "Int8", "Packed", "Stored", "TensorSpec", "spec_of"]
+__all__ = ["VALUES", "AnyCodec", "Codec", "Dense", "Grid", "Int8", "Packed", "Stored", "TensorSpec", "spec_of"]

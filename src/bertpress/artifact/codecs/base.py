@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 from torch import Tensor
 
 VALUES = "values"  # the part that the next codec of a chain packs
@@ -112,3 +112,17 @@ class Codec(BaseModel, ABC):
     def grid(self, parts: Mapping[str, Tensor]) -> Grid | None:
         """The integer grid on which decoded values lie, for codecs that have one; needs the fixed parts alone."""
         return None
+
+
+def _known(value: Any) -> Any:
+    """A codec from its fields as the file holds them."""
+    if not isinstance(value, Mapping):
+        return value
+    kind = value.get("kind")
+    if kind not in Codec.kinds:
+        raise ValueError(f"codec kind {kind!r} is unknown (known: {', '.join(sorted(Codec.kinds))})")
+    return Codec.kinds[kind].model_validate(value)
+
+
+AnyCodec = Annotated[SerializeAsAny[Codec], BeforeValidator(_known)]
+"""A pydantic field that holds any codec, told apart by ``kind``."""

@@ -72,15 +72,26 @@ def fitting(values: Sequence[float], start: float, end: float, *, ticks: int = 6
     return linear(values, start, end, ticks=ticks)
 
 
-def below(axis: Axis, y: float, top: float, show: Callable[[float], str], *, grid: bool = True) -> list[Markup]:
-    """Draw a horizontal axis at height ``y`` with grid lines up to ``top``."""
+def below(
+    axis: Axis,
+    y: float,
+    top: float,
+    show: Callable[[float], str],
+    *,
+    left: float | None = None,
+    grid: bool = True,
+) -> list[Markup]:
+    """Draw a horizontal axis at height ``y``, from ``left`` on, with grid lines up to ``top``."""
     parts: list[Markup] = []
     for tick in axis.ticks:
         x = axis(tick)
         if grid:
             parts.append(element("line", x1=x, x2=x, y1=top, y2=y, class_="grid"))
         parts.append(element("text", show(tick), x=x, y=y + 15, text_anchor="middle", class_="tick"))
-    return [*parts, element("line", x1=axis.start, x2=axis.end, y1=y, y2=y, class_="axis")]
+    return [
+        *parts,
+        element("line", x1=axis.start if left is None else left, x2=axis.end, y1=y, y2=y, class_="axis"),
+    ]
 
 
 def beside(axis: Axis, x: float, right: float, show: Callable[[float], str]) -> list[Markup]:

@@ -17,7 +17,11 @@ class Bar(NamedTuple):
 
 
 def panel(
-    title: str, groups: Sequence[tuple[str, Sequence[Bar]]], show: Callable[[float | None], str], *, note: str = ""
+    title: str,
+    groups: Sequence[tuple[str, Sequence[Bar]]],
+    show: Callable[[float | None], str],
+    *,
+    note: str = "",
 ) -> Markup:
     """A panel with a group of bars for each component; all bars share one scale from zero.
 
@@ -32,7 +36,9 @@ def panel(
         "figure",
         element("figcaption", element("strong", title), " ", element("span", typeset(note), class_="muted")),
         [
-            element("div", element("div", label, class_="component"), [_bar(bar, largest, show) for bar in bars])
+            element(
+                "div", element("div", label, class_="component"), [_bar(bar, largest, show) for bar in bars]
+            )
             for label, bars in groups
         ],
         class_="panel",

@@ -19,7 +19,7 @@ def curve(name: str, steps: Sequence[float], values: Sequence[float], *, role: s
         values: as many as steps.
         role: "total" or "term"; decides the colour.
     """
-    span, each = averaged(steps, values)
+    each = averaged(steps, values)
     across = axes.linear(steps, LEFT, RIGHT, ticks=4, zero=True)
     upward = axes.fitting(values, BOTTOM, TOP, ticks=4)
     path = "L".join(f"{across(step):.1f} {upward(value):.1f}" for step, value in each)
@@ -41,28 +41,32 @@ def curve(name: str, steps: Sequence[float], values: Sequence[float], *, role: s
         ],
         element("circle", cx=across(last[0]), cy=upward(last[1]), r=3, class_="last"),
     ]
-    smoothed = f", mean of {span} records" if span > 1 else ""
     return element(
         "figure",
         element(
             "figcaption",
             element("strong", name),
-            element("span", typeset(f" {significant(values[0])} → {significant(values[-1])}{smoothed}"), class_="muted"),
+            element(
+                "span", typeset(f" {significant(values[0])} → {significant(values[-1])}"), class_="muted"
+            ),
         ),
-        element("svg", drawing, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=name, class_="chart curve"),
+        element(
+            "svg", drawing, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=name, class_="chart curve"
+        ),
         class_=f"curve {role}",
     )
 
 
-def averaged(steps: Sequence[float], values: Sequence[float]) -> tuple[int, list[tuple[float, float]]]:
-    """Mean of runs of neighbours where there are more than ``MOST_POINTS``.
+def span(records: int) -> int:
+    """How many records each point stands for."""
+    return max(1, -(-records // MOST_POINTS))
 
-    Returns:
-        How many records each point stands for, and the points.
-    """
-    span = -(-len(values) // MOST_POINTS)
-    groups = [slice(first, first + span) for first in range(0, len(values), span)]
-    return span, [(_mean(steps[group]), _mean(values[group])) for group in groups]
+
+def averaged(steps: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+    """The points: means of ``span`` neighbours."""
+    length = span(len(values))
+    groups = [slice(first, first + length) for first in range(0, len(values), length)]
+    return [(_mean(steps[group]), _mean(values[group])) for group in groups]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""How latencies spread: one small density for each candidate on a common axis, median and 90th percentile marked."""
+"""How latencies spread: a density for each candidate on one axis, its median and 90th percentile marked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,12 @@ def ridges(distributions: Sequence[Distribution], *, title: str) -> Markup:
     for index, distribution in enumerate(distributions):
         drawing.append(_ridge(distribution, across, base=ROW * (index + 1)))
     return element(
-        "svg", drawing, viewBox=f"0 0 {WIDTH} {floor + 22}", role="img", aria_label=title, class_="chart ridges"
+        "svg",
+        drawing,
+        viewBox=f"0 0 {WIDTH} {floor + 22}",
+        role="img",
+        aria_label=title,
+        class_="chart ridges",
     )
 
 
@@ -45,8 +50,14 @@ def _ridge(distribution: Distribution, across: axes.Axis, *, base: float) -> Mar
     outline = [f"{across.start + (i + 0.5) * width:.1f} {base - 34 * h:.1f}" for i, h in enumerate(heights)]
     figures = f"{milliseconds(distribution.median)}, p90 {milliseconds(distribution.p90)}"
     parts = [
-        element("title", f"{distribution.label}: ", typeset(f"median {figures}, {len(distribution.samples)} samples")),
-        element("path", d=f"M{across.start} {base}L{'L'.join(outline)}L{across.end} {base}Z", class_="density"),
+        element(
+            "title",
+            f"{distribution.label}: ",
+            typeset(f"median {figures}, {len(distribution.samples)} samples"),
+        ),
+        element(
+            "path", d=f"M{across.start} {base}L{'L'.join(outline)}L{across.end} {base}Z", class_="density"
+        ),
     ]
     for found, name in ((distribution.median, "median"), (distribution.p90, "p90")):
         if found is not None:

@@ -46,12 +46,12 @@ def scatter(
         y_label: what the vertical axis counts.
         show_x: format of x values.
     """
-    across = axes.fitting([point.x for point in points], LEFT + 10, RIGHT - 6)
+    across = axes.fitting([point.x for point in points], LEFT + 10, RIGHT)
     bounds = [bound for p in points for bound in (p.y, p.low, p.high) if bound is not None]
     upward = axes.linear(bounds, BOTTOM, TOP)
     drawing: list[Markup] = [
         *axes.beside(upward, LEFT, RIGHT, axes.plain),
-        *axes.below(across, BOTTOM, TOP, axes.short(show_x)),
+        *axes.below(across, BOTTOM, TOP, axes.short(show_x), left=LEFT),
         element("text", x_label, x=(LEFT + RIGHT) / 2, y=HEIGHT - 10, text_anchor="middle", class_="name"),
         element("text", y_label, x=4, y=12, class_="name"),
         element("text", "↖ better", x=RIGHT, y=12, text_anchor="end", class_="hint"),
@@ -61,16 +61,26 @@ def scatter(
             y = upward(point.y)
             drawing.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="level"))
     placed = [(point, across(point.x), upward(point.y)) for point in points]
-    labels = place_labels([(point.label, x, y) for point, x, y in placed], within=(LEFT, TOP, RIGHT, BOTTOM))
-    for (point, x, y), (label_x, label_y, anchor) in zip(placed, labels, strict=True):
+    for point, x, y in sorted(placed, key=lambda drawn: drawn[0].role == "artifact"):  # it lies on top
         drawing.append(_mark(point, x, y, upward, show_x))
+    whiskers = [
+        (x - 4, upward(p.high), x + 4, upward(p.low))
+        for p, x, _ in placed
+        if p.low is not None and p.high is not None
+    ]
+    labels = place_labels(
+        [(p.label, x, y) for p, x, y in placed], whiskers, within=(LEFT, TOP, RIGHT, BOTTOM)
+    )
+    for point, (label_x, label_y, anchor) in zip(points, labels, strict=True):
         drawing.append(element("text", point.label, x=label_x, y=label_y, text_anchor=anchor, class_="label"))
     return element(
         "svg", drawing, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title, class_="chart scatter"
     )
 
 
-def _mark(point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[[float | None], str]) -> Markup:
+def _mark(
+    point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[[float | None], str]
+) -> Markup:
     words = typeset(f"{show_x(point.x)}, {interval(point.y, point.low, point.high)}")
     parts = [element("title", f"{point.label}: ", words)]
     if point.low is not None and point.high is not None:
@@ -83,27 +93,30 @@ def _mark(point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[
     return element("g", parts, class_=f"point {point.role}")
 
 
-def place_labels(points: Sequence[tuple[str, float, float]], *, within: Box) -> list[tuple[float, float, str]]:
-    """Put each label beside its point where it hits no mark and no label before it.
+def place_labels(
+    points: Sequence[tuple[str, float, float]], obstacles: Sequence[Box] = (), *, within: Box
+) -> list[tuple[float, float, str]]:
+    """Put each label beside its point where it hits no mark, no obstacle and no label before it.
 
     Args:
         points: (label, x, y) of each.
+        obstacles: left, top, right, bottom of what is not to be hidden.
         within: left, top, right, bottom of the room.
 
     Returns:
-        (x, y of the text's baseline, text-anchor) of each; the place with the least overlap where none is free.
+        (x, y of the text's baseline, text-anchor) of each; the least overlap where no place is free.
     """
     marks = [(x - 8, y - 8, x + 8, y + 8) for _, x, y in points]
-    taken: list[Box] = []
+    taken: list[Box] = [*obstacles]
     places = []
     for index, (label, x, y) in enumerate(points):
         width = LETTER * len(label)
         others = [*taken, *(mark for other, mark in enumerate(marks) if other != index)]
         choices = [
-            (x + 11, y - 8, "start"), (x - 11, y - 8, "end"), (x + 11, y + 16, "start"), (x - 11, y + 16, "end"),
-            (x, y - 14, "middle"), (x, y + 24, "middle"), (x + 11, y - 24, "start"), (x - 11, y - 24, "end"),
-            (x + 11, y + 32, "start"), (x - 11, y + 32, "end"),
-        ]  # fmt: skip
+            (x + side, y + lift, anchor)
+            for lift in (-8, 16, -24, 32)
+            for side, anchor in ((11, "start"), (-11, "end"))
+        ]
 
         def cost(place: tuple[float, float, str], width: float = width, others: list[Box] = others) -> float:
             box = _box(place, width)
@@ -117,7 +130,7 @@ def place_labels(points: Sequence[tuple[str, float, float]], *, within: Box) -> 
 
 def _box(place: tuple[float, float, str], width: float) -> Box:
     x, y, anchor = place
-    left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+    left = x - width if anchor == "end" else x
     return (left, y - 11, left + width, y + 3)
 
 

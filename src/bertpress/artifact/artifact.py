@@ -1,0 +1,201 @@
+"""The artifact: a folder that stands alone, and what can be done with it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertpress.artifact import card, hub
+from bertpress.artifact import manifest as manifests
+from bertpress.artifact.load import Checked, check, load_model
+from bertpress.artifact.manifest import CARD, Manifest
+from bertpress.artifact.predict import Predictor, logits_of
+from bertpress.artifact.save import finite, update
+from bertpress.encoder.blueprint import Blueprint
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.errors import ArtifactError, DataError
+from bertpress.tasks import Rows, Task, UserMetric, predictions, references, score
+from bertpress.tasks import load as load_rows
+
+if TYPE_CHECKING:
+    from bertpress.tasks import Score
+
+
+def load(folder: str | Path, *, verify: bool = True) -> "Artifact":
+    """Open an artifact; its weights are decoded when they are first needed.
+
+    Args:
+        folder: of the artifact.
+        verify: compare every file with its hash in the manifest.
+
+    Raises:
+        ArtifactError: it is no artifact, or a file is missing, cut, changed, or asks for what it does not hold.
+        MachineError: the decoded weights would not fit into memory.
+    """
+    return Artifact(check(Path(folder), verify=verify))
+
+
+class Artifact:
+    """A compressed model on disk.  Make one with :func:`bertpress.load` or :func:`bertpress.artifact.save`.
+
+    Attributes:
+        path: the folder.
+        manifest: the contents of its ``bertpress.json``.
+    """
+
+    def __init__(self, checked: Checked) -> None:
+        self._checked = checked
+        self.path = checked.folder
+        self.manifest: Manifest = checked.manifest
+        self._predictors: dict[tuple[str, int | None], Predictor] = {}
+
+    def __repr__(self) -> str:
+        return f"Artifact({str(self.path)!r})"
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The shape of the encoder and its head."""
+        return self._checked.blueprint
+
+    @cached_property
+    def model(self) -> BertpressPreTrainedModel:
+        """The decoded model, in evaluation mode; a quantized one simulates its integers in float32."""
+        return load_model(self._checked)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer that lies in the folder."""
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self.path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+
+    @cached_property
+    def task(self) -> Task | None:
+        """What the model was trained for, with its labels; None for an encoder without a task."""
+        return Task.model_validate(self.manifest.task) if self.manifest.task is not None else None
+
+    def predict(
+        self, texts: Iterable[Any], *, engine: str = "torch", batch_size: int = 32, threads: int | None = None
+    ) -> Iterator[dict[str, Any] | list[dict[str, Any]]]:
+        """Answer texts as they come, in order; memory does not grow with their number.
+
+        Args:
+            texts: strings; pairs for tasks of two texts (question, then context); strings or lists of words to tag.
+            engine: torch, onnxruntime or openvino; the latter two need the export to be in the folder.
+            batch_size: texts that are read before the first is answered.
+            threads: of the engine; all cores when None.
+
+        Yields:
+            classification ``{"label", "score", "scores"}`` (several labels: ``{"labels", "scores"}``); regression
+            ``{"score"}``; tagging a list of ``{"word", "label", "start", "end"}``; question answering ``{"answer",
+            "score", "start", "end"}``; sentence embedding ``{"embedding"}``, or ``{"score"}``, the cosine, for a pair.
+
+        Raises:
+            DataError: an entry is not of the task's form; the message has its number.
+            EngineError: the engine is not installed or cannot run this artifact.
+        """
+        return self._predictor(engine, threads).stream(texts, batch_size)
+
+    def evaluate(
+        self,
+        data: Rows | str | Path | None = None,
+        *,
+        task: Task | None = None,
+        split: str = "validation",
+        engine: str = "torch",
+        batch_size: int = 32,
+        threads: int | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        metric: UserMetric | None = None,
+    ) -> "dict[str, Score]":
+        """Score the artifact on labelled rows; the first entry is the primary metric.
+
+        Args:
+            data: rows, or a folder of splits; None asks the hub for the task's data set.
+            task: in place of the artifact's own.
+            split: of ``data``.
+            engine: as for :meth:`predict`.
+            batch_size: examples in a batch.
+            threads: of the engine; all cores when None.
+            limit: score so many rows, drawn with ``seed``.
+            seed: of the bootstrap.
+            metric: the user's own, a function of predictions and references.
+
+        Raises:
+            DataError: the artifact has no task and none is given, or the data cannot be used.
+        """
+        chosen = task or self._own_task()
+        if isinstance(data, Rows):
+            rows = data.limit(limit, seed)
+        else:
+            rows = load_rows(chosen, split, None if data is None else Path(data), limit)  # type: ignore[arg-type]
+        encoded, logits = logits_of(chosen, rows, self.tokenizer, self._predictor(engine, threads).engine, batch_size)
+        found = predictions(chosen, encoded, logits)
+        return score(chosen, found, references(chosen, rows), seed=seed, metric=metric)
+
+    def export(self, to: str, folder: str | Path | None = None, **options: Any) -> Path:
+        """Export for a runtime.
+
+        Args:
+            to: ``openvino``, ``onnx`` or ``transformers``.
+            folder: where; None puts openvino and onnx into the artifact itself, under ``openvino/`` or ``onnx/``, and
+                enters their hashes in the manifest.
+            **options: of the exporter.
+
+        Raises:
+            ArtifactError: the target is unknown, or ``transformers`` is asked for without a folder.
+        """
+        from bertpress.artifact.exporting import export
+
+        self._predictors.clear()
+        path, self.manifest = export(self, to, None if folder is None else Path(folder), **options)
+        return path
+
+    def record(self, metrics: Mapping[str, Any]) -> None:
+        """Enter measured figures (``baseline``, ``artifact``, ``environment``) into manifest and model card.
+
+        The artifact stays valid if the process is killed on the way.
+        """
+        merged = self.manifest.replace(metrics={**self.manifest.metrics, **finite(metrics)})
+        self.manifest = update(self.path, merged, {CARD: card.render(merged)})
+
+    def verify(self) -> None:
+        """Compare every file with its hash again.
+
+        Raises:
+            ArtifactError: names the file, the expected and the found hash.
+        """
+        manifests.verify(self.path, manifests.read(self.path))
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, message: str | None = None
+    ) -> str:
+        """Upload to the hub, and return the address of the commit.
+
+        Args:
+            repo_id: ``user/name``; made when it does not exist.
+            private: of a new repository.
+            token: of the hub; the one that ``hf auth login`` keeps when None.  It is never written anywhere.
+            message: of the commit.
+
+        Raises:
+            ArtifactError: the folder was changed since it was written.
+            MachineError: the hub cannot be reached or refuses.
+        """
+        self.verify()
+        return hub.push(self.path, self.manifest, repo_id, private=private, token=token, message=message)
+
+    def _own_task(self) -> Task:
+        if self.task is None:
+            raise DataError(f"{self.path}: the artifact has no task; name one")
+        return self.task
+
+    def _predictor(self, engine: str, threads: int | None) -> Predictor:
+        key = (engine, threads)
+        if key not in self._predictors:
+            self._predictors[key] = Predictor(self.path, self.task, self.tokenizer, engine, threads)
+        return self._predictors[key]

@@ -1,0 +1,51 @@
+"""Uploading an artifact to the hub: the files of its manifest and nothing else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertpress.artifact.manifest import NAME, Manifest
+from bertpress.errors import MachineError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+def push(
+    folder: Path,
+    manifest: Manifest,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    message: str | None = None,
+    api: "HfApi | None" = None,
+) -> str:
+    """Make the repository where needed and upload in one commit; returns the commit's address.
+
+    Args:
+        folder: of the artifact.
+        manifest: its files are what is uploaded, so that notes or secrets lying beside them stay here.
+        repo_id: ``user/name``.
+        private: of a new repository.
+        token: handed to the client and kept nowhere.
+        message: of the commit.
+        api: the client; huggingface_hub's own when None.
+
+    Raises:
+        MachineError: the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    client = api or HfApi(token=token)
+    try:
+        client.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
+        commit = client.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=[NAME, *manifest.files],
+            commit_message=message or f"Upload {manifest.name} with bertpress {manifest.bertpress}",
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, RuntimeError) as error:
+        raise MachineError(f"{repo_id}: upload failed: {' '.join(str(error).split())[:300]}") from None
+    return str(commit.commit_url)

@@ -1,0 +1,51 @@
+"""Where the bytes are: of a file or of a model that is yet to be written, by the components of the survey's Figure 3."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertpress.artifact.codecs import spec_of
+from bertpress.artifact.packing import inspect, planned_bytes, shared
+from bertpress.encoder.costs import COMPONENTS
+from bertpress.errors import BertpressError
+
+_PLACES: tuple[tuple[str, str], ...] = (
+    (r"encoder\.embeddings\.", "embeddings"),
+    (r"encoder\.relative\.", "attention"),
+    (r"encoder\.layers\.\d+\.(narrow|narrow_query)\.", "attention_in"),
+    (r"encoder\.layers\.\d+\.attention\.(output|norm|context_slot)\b", "attention_out"),
+    (r"encoder\.layers\.\d+\.attention\.", "attention_in"),
+    (r"encoder\.layers\.\d+\.(ffn|widen)\.", "ffn"),
+    (r"head\.", "head"),
+)
+
+
+def component(name: str) -> str:
+    """The component that a weight or buffer belongs to, by its name in the state dict."""
+    for pattern, place in _PLACES:
+        if re.match(pattern, name):
+            return place
+    raise BertpressError(f"{name}: belongs to no component of {', '.join(COMPONENTS)}")
+
+
+def by_component(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sums of named sizes."""
+    sums = dict.fromkeys(COMPONENTS, 0)
+    for name, size in sizes.items():
+        sums[component(name)] += size
+    return sums
+
+
+def file_bytes(path: Path) -> dict[str, int]:
+    """Bytes of a packed ``model.safetensors`` by component, from its header; the header's own bytes are not in."""
+    return by_component(inspect(path).bytes())
+
+
+def model_bytes(model: Any) -> dict[str, int]:
+    """Bytes by component that a model will take with its storage plan, in closed form: nothing is packed."""
+    state = model.state_dict()
+    ties = shared(state)
+    specs = {name: spec_of(tensor) for name, tensor in state.items() if name not in ties}
+    storage = {ties.get(name, name): stored for name, stored in model.storage.items()}
+    return by_component(planned_bytes(specs, storage))

@@ -1,0 +1,86 @@
+"""Observers: watch activations, then propose the range that an integer grid should cover."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+RangeRule = Literal["minmax", "percentile", "mse"]
+
+
+class Histogram:
+    """Counts of values in equal bins over [-limit, limit]; ``limit`` doubles as larger values come.
+
+    Doubling merges pairs of bins, so counts are exact and do not depend on the order of the batches but for the bin
+    that a value falls into.  Also keeps the true minimum and maximum.
+    """
+
+    def __init__(self, bins: int = 8192) -> None:
+        if bins < 4 or bins % 4:
+            raise ValueError(f"bins={bins} must be a positive multiple of 4")
+        self.bins = bins
+        self.limit = 2.0**-10
+        self.counts = torch.zeros(bins, dtype=torch.float64)
+        self.low = self.high = 0.0
+        self.seen = 0
+
+    def __call__(self, x: Tensor) -> None:
+        """Count the values of ``x``, any shape.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        if not x.numel():
+            return
+        x = x.detach().float().flatten().cpu()
+        low, high = float(x.min()), float(x.max())
+        peak = max(-low, high)
+        if not peak < float("inf"):
+            raise ValueError("an activation is not finite: the model cannot be calibrated")
+        while peak > self.limit:
+            self._double()
+        self.counts += torch.histc(x, self.bins, -self.limit, self.limit).double()
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.seen += x.numel()
+
+    def _double(self) -> None:
+        quarter = self.bins // 4
+        merged = self.counts.reshape(-1, 2).sum(1)
+        self.counts = torch.zeros_like(self.counts)
+        self.counts[quarter : 3 * quarter] = merged
+        self.limit *= 2
+
+    def range(self, rule: RangeRule, percentile: float = 99.99, steps: int = 255) -> tuple[float, float]:
+        """The range to cover, 0 always inside.
+
+        Args:
+            rule: ``minmax``: all values; ``percentile``: cut (100 - percentile) / 2 percent on each side; ``mse``:
+                the cut that minimises the mean squared error of rounding and clipping together.
+            percentile: of the values to be covered, (50, 100].
+            steps: steps of the grid.
+        """
+        if rule == "minmax" or not self.seen:
+            return self.low, self.high
+        if rule == "percentile":
+            return self._between(percentile)
+        cuts = [self._between(100 - 10**-e) for e in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)]
+        return min([*cuts, (self.low, self.high)], key=lambda cut: self._error(*cut, steps))
+
+    def _between(self, percentile: float) -> tuple[float, float]:
+        share = self.counts.cumsum(0) / self.seen
+        tail = (100 - percentile) / 200
+        edges = torch.linspace(-self.limit, self.limit, self.bins + 1, dtype=torch.float64)
+        low = float(edges[int(torch.searchsorted(share, tail, right=True))])
+        high = float(edges[min(int(torch.searchsorted(share, 1 - tail)) + 1, self.bins)])
+        return max(min(low, 0.0), self.low), min(max(high, 0.0), self.high)
+
+    def _error(self, low: float, high: float, steps: int) -> float:
+        """Mean squared error of the grid over [low, high], bin by bin."""
+        width = 2 * self.limit / self.bins
+        centers = -self.limit + width * (torch.arange(self.bins, dtype=torch.float64) + 0.5)
+        clipped = (centers - centers.clamp(low, high)).square()
+        inside = (centers >= low) & (centers <= high)
+        rounding = ((high - low) / steps) ** 2 / 12
+        return float((self.counts * (clipped + inside * rounding)).sum() / self.seen)

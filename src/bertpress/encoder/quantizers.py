@@ -1,0 +1,210 @@
+"""Fake quantizers for activations and weights: integers as training, the artifact and the exported graph see them.
+
+One grid means the same everywhere: ``x̂ = scale * (clip(round(x / scale) + zero_point, low, high) - zero_point)``.
+``torch.fake_quantize_*`` computes it in training and in the torch engine, OpenVINO converts those calls into
+FakeQuantize nodes and runs integer kernels, and in ONNX mode the same modules emit QuantizeLinear / DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from bertpress.encoder.slots import Slot
+
+ONNX_OPSET = 21
+
+
+class ActivationQuantizer(nn.Module):
+    """Puts an activation on a grid of 256 steps, one scale for the whole tensor.
+
+    Until it has a scale, and while ``observer`` is set, values pass as they are; the observer sees them.
+
+    Attributes:
+        scale: float32 (), the step; 0 means that this activation stays float.
+        zero_point: int32 (), the integer that stands for 0, in low..high.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, low: int = 0, high: int = 255) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.register_buffer("scale", torch.zeros(()))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
+        self.onnx = False
+        self._active: bool | None = None  # read from ``scale`` when first asked: loaders write buffers in many ways
+        self.observer: Callable[[Tensor], None] | None = None
+
+    def set(self, scale: Tensor | float, zero_point: Tensor | int) -> None:
+        """Fix the grid; scale 0 switches the quantizer off.
+
+        Raises:
+            ValueError: the scale is negative or not finite, or the zero-point lies outside low..high.
+        """
+        step, zero = float(scale), int(zero_point)
+        if not 0 <= step < float("inf"):
+            raise ValueError(f"scale={step} must be finite and at least 0")
+        if not self.low <= zero <= self.high:
+            raise ValueError(f"zero_point={zero} must be in {self.low}..{self.high}")
+        self.scale.fill_(step)
+        self.zero_point.fill_(zero)
+        self._active = step > 0
+
+    @property
+    def active(self) -> bool:
+        """Whether values are put on a grid."""
+        if self._active is None:
+            self._active = float(self.scale) > 0
+        return self._active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``."""
+        if self.observer is not None:
+            self.observer(x)
+            return x
+        if not self.active:
+            return x
+        if self.onnx:
+            zero = self.zero_point.to(torch.uint8 if self.low >= 0 else torch.int8)
+            q = torch.onnx.ops.symbolic(
+                "QuantizeLinear", (x, self.scale, zero), dtype=zero.dtype, shape=x.shape, version=ONNX_OPSET
+            )
+            return _dequantize(q, self.scale, zero, None)
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._active = None
+
+    def extra_repr(self) -> str:
+        """Grid in a line."""
+        return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}, {self.low}..{self.high}"
+
+
+class WeightQuantizer(nn.Module):
+    """A parametrization that puts a weight on its grid; gradients pass straight through inside the range.
+
+    Args:
+        scale: float32 (n,) along ``axis``, or () for one scale; positive.
+        zero_point: int32, the shape of ``scale``.
+        axis: dimension that has a scale for each index (0: output channels, or rows of a table); None: one scale.
+        low: smallest integer.
+        high: largest integer.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    integers: Tensor | None
+
+    def __init__(
+        self, scale: Tensor, zero_point: Tensor | None = None, axis: int | None = 0, low: int = -127, high: int = 127
+    ) -> None:
+        super().__init__()
+        self.axis, self.low, self.high = axis, low, high
+        self.register_buffer("scale", scale.detach().to(torch.float32))
+        zeros = torch.zeros_like(scale, dtype=torch.int32) if zero_point is None else zero_point.to(torch.int32)
+        self.register_buffer("zero_point", zeros)
+        self.register_buffer("integers", None, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Same shape as ``weight``; in ONNX mode the stored integers, to be multiplied when the file runs."""
+        if self.integers is not None:
+            zeros = self.zero_point.to(self.integers.dtype)
+            return _dequantize(self.integers, self.scale, zeros, self.axis)
+        if self.axis is None:
+            return torch.fake_quantize_per_tensor_affine(weight, self.scale, self.zero_point, self.low, self.high)
+        return torch.fake_quantize_per_channel_affine(
+            weight, self.scale, self.zero_point, self.axis, self.low, self.high
+        )
+
+    def freeze(self, weight: Tensor) -> None:
+        """Keep the integers of ``weight`` and emit them from now on instead of quantizing (ONNX mode)."""
+        shape = [1] * weight.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        codes = torch.round(weight.detach() / self.scale.reshape(shape)) + self.zero_point.reshape(shape)
+        self.integers = codes.clamp(self.low, self.high).to(torch.uint8 if self.low >= 0 else torch.int8)
+
+
+def _dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
+    """An ONNX DequantizeLinear node; its eager value means nothing."""
+    attributes = {} if axis is None else {"axis": axis}
+    inputs = (q, scale, zero_point)
+    return torch.onnx.ops.symbolic(
+        "DequantizeLinear", inputs, attributes, dtype=torch.float32, shape=q.shape, version=ONNX_OPSET
+    )
+
+
+def slots(model: nn.Module) -> dict[str, Slot]:
+    """Every named activation of a model, by its name; a shared unit's slots appear once."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Slot)}
+
+
+def fill_slots(model: nn.Module) -> None:
+    """Give every slot a quantizer, switched off; a loaded state dict or a calibration sets their grids."""
+    for slot in slots(model).values():
+        slot.quantizer = ActivationQuantizer()
+
+
+def quantize_weight(model: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
+    """Put ``quantizer`` on the weight called ``name``, such as ``encoder.layers.0.attention.query.weight``."""
+    owner, _, attribute = name.rpartition(".")
+    parametrize.register_parametrization(model.get_submodule(owner), attribute, quantizer)
+
+
+@contextmanager
+def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
+    """Let ``observers``, by slot name, see activations; all quantizers pass values unchanged meanwhile.
+
+    An observer gets real tokens alone, (tokens, width): pads, as the model's ``attention_mask`` tells them, never
+    count.  Slots behind the pooling have no pads.
+    """
+    mask: list[Tensor | None] = [None]
+
+    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask[0] = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+
+    def masked(observer: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+        def see(x: Tensor) -> None:
+            x = x.detach()
+            kept = mask[0]
+            if kept is not None and x.ndim == 3 and x.shape[:2] == kept.shape:
+                x = x[kept.bool()]
+            observer(x.reshape(-1, x.shape[-1]))
+
+        return see
+
+    quantizers = {name: slot.quantizer for name, slot in slots(model).items()}
+    hook = model.register_forward_pre_hook(remember, with_kwargs=True)
+    try:
+        for name, quantizer in quantizers.items():
+            if isinstance(quantizer, ActivationQuantizer):
+                quantizer.observer = masked(observers[name]) if name in observers else _ignore
+        yield
+    finally:
+        hook.remove()
+        for quantizer in quantizers.values():
+            if isinstance(quantizer, ActivationQuantizer):
+                quantizer.observer = None
+
+
+def _ignore(x: Tensor) -> None:
+    """See nothing."""
+
+
+def onnx_mode(model: nn.Module) -> None:
+    """From now on the model's quantizers emit ONNX nodes; for a copy made to be exported."""
+    for module in model.modules():
+        if isinstance(module, ActivationQuantizer):
+            module.onnx = True
+        elif isinstance(module, parametrize.ParametrizationList):
+            for transform in module:
+                if isinstance(transform, WeightQuantizer):
+                    transform.freeze(module.original)

@@ -1,0 +1,92 @@
+"""Drop whole layers before fine-tuning.
+
+Source: Sajjad et al. 2020, "Poor Man's BERT", arXiv:2004.03844, section 3.  Departs from it: ``contribution`` may
+also be told how many layers to drop, not only a threshold.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bertpress.encoder.depth import kept_layers
+from bertpress.encoder.surgery import keep_layers
+from bertpress.errors import RecipeError
+from bertpress.methods.base import Context, Method, Model, Need, Trait
+from bertpress.training.importance import MODEL_INPUTS
+
+
+def layer_similarity(hidden: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    """Mean cosine between each layer's input and output vectors over the tokens that are no pads.
+
+    Args:
+        hidden: depth + 1 tensors (batch, tokens, hidden), the embeddings' output first.
+        mask: (batch, tokens), 1 for tokens.
+
+    Returns:
+        (depth,), summed over tokens; divide by the number of tokens.
+    """
+    kept = mask.bool()
+    cosines = [torch.cosine_similarity(a[kept], b[kept], dim=-1) for a, b in zip(hidden, hidden[1:], strict=False)]
+    return torch.stack([cosine.double().sum() for cosine in cosines])
+
+
+def least_contributing(similarity: Tensor, *, drop: int | None, threshold: float) -> list[int]:
+    """Layers to drop: the ``drop`` most similar ones, or all above the threshold."""
+    order = torch.argsort(similarity, descending=True, stable=True).tolist()
+    return sorted(order[:drop]) if drop is not None else [i for i in sorted(order) if similarity[i] > threshold]
+
+
+class Layers(Method):
+    """Drop whole layers: the top, bottom, middle, alternate or least contributing ones."""
+
+    cite: ClassVar[str] = "Sajjad et al., 2020"
+    provides: ClassVar[frozenset[Trait]] = frozenset({Trait.SHALLOW})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
+
+    drop: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.5, description="How many layers go: a number, or a share of the depth; null: by the threshold."
+    )
+    strategy: Literal["top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "contribution"] = (
+        Field("top", description="Which layers go.")
+    )
+    threshold: float = Field(
+        0.95, gt=0, le=1, description="Contribution without a number: layers whose input and output are more alike go."
+    )
+    examples: int = Field(128, ge=1, le=100_000, description="Training examples that the contribution is measured on.")
+
+    def attach(self, model: Model, ctx: Context) -> Model:
+        """Cut, before training."""
+        depth = len(model.blueprint.layers)
+        drop = round(self.drop * depth) if isinstance(self.drop, float) else self.drop
+        try:
+            if self.strategy == "contribution":
+                gone = set(least_contributing(self._similarity(model, ctx), drop=drop, threshold=self.threshold))
+                kept = [i for i in range(depth) if i not in gone]
+            elif drop is None:
+                raise ValueError("drop=null needs strategy: contribution")
+            else:
+                kept = kept_layers(self.strategy, depth, drop)
+            cut = keep_layers(model, kept)
+        except ValueError as fault:
+            raise RecipeError(f"prune/layers: {fault}") from None
+        ctx.say(f"prune/layers keeps {kept} of {depth}")
+        return cut
+
+    def _similarity(self, model: Model, ctx: Context) -> Tensor:
+        total, tokens = torch.zeros(len(model.blueprint.layers), dtype=torch.float64), 0
+        with torch.no_grad():
+            for batch in ctx.batches(self.examples):
+                inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+                hidden = model(**inputs, capture=frozenset({"hidden_states"})).captured["hidden_states"]
+                total += layer_similarity(hidden, batch["attention_mask"]).cpu()
+                tokens += int(batch["attention_mask"].sum())
+        return total / tokens
+
+    @classmethod
+    def noop(cls) -> Layers:
+        """Dropping no layer reproduces the model."""
+        return cls(drop=0)

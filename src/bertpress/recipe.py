@@ -1,0 +1,255 @@
+"""Recipes: YAML to a checked list of stages and back.  Every check runs before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bertpress.errors import RecipeError
+from bertpress.methods.base import Method, Need, Trait
+from bertpress.methods.fields import explain, suggest
+from bertpress.methods.registry import find
+from bertpress.training.settings import TrainSettings
+
+Engine = Literal["openvino", "onnx"]
+
+
+class Until(BaseModel):
+    """When a repeated stage stops early; the last round that still held is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drop: float = Field(gt=0, le=100, description="Largest permitted loss against the teacher, in points.")
+
+
+class Stage(BaseModel):
+    """Methods that attach in order, one training run if ``train`` is given, and finish in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Lower-case words joined by hyphens.")
+    methods: tuple[tuple[str, Method], ...] = ()
+    train: TrainSettings | None = None
+    repeat: int = Field(1, ge=1, le=1000, description="How often the stage runs.")
+    until: Until | None = None
+    start: Literal["previous", "pretrained"] = Field(
+        "previous", description="Where the weights come from: the stage before, or the model as it was handed in."
+    )
+    teacher: str = Field("original", min_length=1, description="original, previous, or the folder of a model.")
+
+
+class Recipe(BaseModel):
+    """A named list of stages, and the engines to export to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    cite: str = ""
+    summary: str = ""
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    export: tuple[Engine, ...] = ("openvino", "onnx")
+    profile: str | None = None
+
+    @classmethod
+    def load(cls, source: str | Path, *, profile: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
+        """A shipped recipe by its name, or a YAML file by its path.
+
+        Args:
+            source: ``quick``, ``path/to/recipe.yaml``.
+            profile: one of the recipe's own profiles, a set of overrides under a name.
+            overrides: ``path=value`` with dots, such as ``stages.0.train.epochs=1`` or
+                ``stages.distil.use.prune/heads.keep=0.5``; they win over the profile.
+
+        Raises:
+            RecipeError: one line that names the place, the value and the bound.
+        """
+        place, text = _read(source)
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as fault:
+            mark = getattr(fault, "problem_mark", None)
+            line = f" line {mark.line + 1}" if mark else ""
+            raise RecipeError(f"{place}{line}: not YAML: {getattr(fault, 'problem', fault)}") from None
+        if not isinstance(raw, dict):
+            raise RecipeError(f"{place}: must be a mapping with name and stages, not {type(raw).__name__}")
+        return cls.parse(raw, place=place, profile=profile, overrides=overrides)
+
+    @classmethod
+    def parse(
+        cls, raw: dict[str, Any], *, place: str = "recipe", profile: str | None = None, overrides: Sequence[str] = ()
+    ) -> Recipe:
+        """A recipe from plain data, as YAML gives it; see :meth:`load`."""
+        profiles = raw.pop("profiles", None) or {}
+        if profile is not None:
+            if profile not in profiles:
+                raise RecipeError(f'{place}: unknown profile "{profile}"; {suggest(profile, sorted(profiles))}')
+            for path, value in (profiles[profile] or {}).items():
+                _override(raw, path, value, f"{place} profile {profile}")
+            raw["profile"] = profile
+        for item in overrides:
+            path, equals, value = item.partition("=")
+            if not equals:
+                raise RecipeError(f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"')
+            _override(raw, path.strip(), _scalar(value), f"--set {item}")
+        stages = raw.get("stages")
+        if not isinstance(stages, list) or not stages:
+            raise RecipeError(f"{place}: stages must be a list of at least one stage")
+        built = [_stage(stage, f"{place} stage {i + 1}", i) for i, stage in enumerate(stages)]
+        return _validated(cls, {**raw, "stages": tuple(built)}, place)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`parse` turns into an equal recipe."""
+        stages = []
+        for stage in self.stages:
+            plain = stage.model_dump(mode="json", exclude={"methods"}, exclude_none=True)
+            plain["use"] = [{name: method.model_dump(mode="json")} for name, method in stage.methods]
+            stages.append(plain)
+        plain = self.model_dump(mode="json", exclude={"stages"}, exclude_none=True)
+        return {**plain, "stages": stages}
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every default written out."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def methods(self) -> Iterator[tuple[Stage, str, Method]]:
+        """Every method with its stage and name, in the order in which they attach."""
+        for stage in self.stages:
+            for name, method in stage.methods:
+                yield stage, name, method
+
+    def check(self) -> None:
+        """Refuse what cannot work, whatever the model: needs without a source, traits that exclude each other.
+
+        Raises:
+            RecipeError: naming the stage and the method.
+        """
+        traits: dict[Trait, str] = {}
+        for stage in self.stages:
+            if stage.start == "pretrained":
+                traits.clear()
+            for name, method in stage.methods:
+                place = f"{self.name} stage {stage.name}, {name}"
+                if Need.TRAINING in method.requires and stage.train is None:
+                    raise RecipeError(f"{place}: needs a stage that trains; give the stage a train section")
+                for trait in method.conflicts & set(traits):
+                    raise RecipeError(f"{place}: cannot follow {traits[trait]}, which leaves {trait.value}")
+            for name, method in stage.methods:
+                traits |= dict.fromkeys(method.provides, name)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with bertpress."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def _folder() -> Any:
+    return files("bertpress") / "recipes"
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    """What to call the recipe in messages, and its text."""
+    name, path = str(source), Path(source)
+    if name in shipped():
+        return f"{name}.yaml", (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    if path.is_file():
+        try:
+            return path.name, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as fault:
+            raise RecipeError(f"{path.name}: byte {fault.start} is not UTF-8") from None
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise RecipeError(f"{name}: there is no such recipe file")
+    raise RecipeError(f'unknown recipe "{name}"; {suggest(name, shipped())}')
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set: {text!r} is not a YAML value") from None
+
+
+def _override(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
+    """Set the value at a dotted path; every step but the last must exist."""
+    node: Any = raw
+    *parents, last = path.split(".")
+    for step in parents:
+        node = _descend(node, step, place)
+    if isinstance(node, list):
+        raise RecipeError(f'{place}: "{path}" ends in a list; name a field of one of its items')
+    if not isinstance(node, dict):
+        raise RecipeError(f'{place}: "{path}" leads through a value that has no fields')
+    node[last] = value
+
+
+def _descend(node: Any, step: str, place: str) -> Any:
+    if isinstance(node, dict):
+        if step == "train" and node.get("train") is None and "name" in node:
+            node["train"] = {}
+        if step in node:
+            if node[step] is None:
+                node[step] = {}
+            return node[step]
+        raise RecipeError(f'{place}: there is no "{step}"; {suggest(step, [str(key) for key in node])}')
+    if isinstance(node, list):
+        return _item(node, step, place)
+    raise RecipeError(f'{place}: "{step}" leads through a value that has no fields')
+
+
+def _item(node: list[Any], step: str, place: str) -> Any:
+    """An item of a list of stages or of methods, by number or by name."""
+    for i, item in enumerate(node):
+        if isinstance(item, str):  # a method without parameters
+            item = node[i] = {item: {}}
+        stage = isinstance(item, dict) and "use" in item
+        name = item.get("name") if stage else next(iter(item), None) if isinstance(item, dict) else None
+        if step in (str(i), name):
+            if stage or not isinstance(item, dict) or len(item) != 1:
+                return item
+            item[name] = item[name] or {}
+            return item[name]
+    raise RecipeError(f'{place}: there is no item "{step}"; there are {len(node)}, numbered from 0')
+
+
+def _stage(raw: Any, place: str, index: int) -> Stage:
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{place}: must be a mapping, not {type(raw).__name__}")
+    raw = {"name": f"stage-{index + 1}", **raw}
+    use = raw.pop("use", None) or []
+    if not isinstance(use, list):
+        raise RecipeError(f"{place}: use must be a list of methods")
+    methods = tuple(_method(item, place) for item in use)
+    train = raw.pop("train", None)
+    if train is not None:
+        if not isinstance(train, dict):
+            raise RecipeError(f"{place}: train must be a mapping, not {train!r}")
+        train = _validated(TrainSettings, train, f"{place}, train")
+    if not methods and train is None:
+        raise RecipeError(f"{place}: must use a method or train")
+    return _validated(Stage, {**raw, "methods": methods, "train": train}, place)
+
+
+def _method(item: Any, place: str) -> tuple[str, Method]:
+    if isinstance(item, str):
+        item = {item: {}}
+    if not isinstance(item, dict) or len(item) != 1:
+        raise RecipeError(f"{place}: each entry of use must be one method with its fields, not {item!r}")
+    name, fields = next(iter(item.items()))
+    try:
+        method = find(str(name))
+    except RecipeError as fault:
+        raise RecipeError(f"{place}: {fault}") from None
+    if fields is not None and not isinstance(fields, dict):
+        raise RecipeError(f"{place}, {name}: fields must be a mapping, not {fields!r}")
+    return str(name), _validated(method, fields or {}, f"{place}, {name}")
+
+
+def _validated(model: type[Any], fields: dict[str, Any], place: str) -> Any:
+    try:
+        return model(**{str(key): value for key, value in fields.items()})
+    except ValidationError as fault:
+        raise RecipeError(f"{place}: {explain(fault, model)}") from None

@@ -1,0 +1,55 @@
+"""What is learnt and how it is scored: tasks, data, encoding, batches, losses, predictions, metrics."""
+
+from bertpress.tasks.answers import best_spans, exact_match, text_f1
+from bertpress.tasks.batching import BucketSampler, Collate
+from bertpress.tasks.bootstrap import Drop, Score, UserMetric, drop, score
+from bertpress.tasks.encoded import Encoded
+from bertpress.tasks.encoding import encode
+from bertpress.tasks.entities import entities
+from bertpress.tasks.known import KNOWN, resolve
+from bertpress.tasks.labels import label_ids
+from bertpress.tasks.loading import load
+from bertpress.tasks.losses import cosines, loss
+from bertpress.tasks.metrics import Metric, metrics_for
+from bertpress.tasks.naming import with_labels
+from bertpress.tasks.predictions import describe, keep, predictions, references, row_scores
+from bertpress.tasks.rows import Rows, from_records, from_texts, holdout
+from bertpress.tasks.task import KINDS, METRICS, Kind, Task
+
+__all__ = [
+    "KINDS",
+    "KNOWN",
+    "METRICS",
+    "BucketSampler",
+    "Collate",
+    "Drop",
+    "Encoded",
+    "Kind",
+    "Metric",
+    "Rows",
+    "Score",
+    "Task",
+    "UserMetric",
+    "best_spans",
+    "cosines",
+    "describe",
+    "drop",
+    "encode",
+    "entities",
+    "exact_match",
+    "from_records",
+    "from_texts",
+    "holdout",
+    "keep",
+    "label_ids",
+    "load",
+    "loss",
+    "metrics_for",
+    "predictions",
+    "references",
+    "resolve",
+    "row_scores",
+    "score",
+    "text_f1",
+    "with_labels",
+]

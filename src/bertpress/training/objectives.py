@@ -1,0 +1,83 @@
+"""Terms of the loss. A run sums the objectives of all its methods, each times its weight."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from bertpress import tasks
+from bertpress.tasks import Task
+
+
+@dataclass
+class Step:
+    """What an objective sees of one batch; floating-point outputs are float32 whatever the precision.
+
+    Attributes:
+        batch: the collated batch on the model's device; ``index`` (batch,) names the examples.
+        student: the model's output: ``logits``, and ``captured`` by name.
+        teacher: the teacher's output without gradient; None if no objective needs one.
+        task: the task that is learnt.
+        state: modules that live only while training.
+    """
+
+    batch: dict[str, Tensor]
+    student: Any
+    teacher: Any | None
+    task: Task
+    state: nn.ModuleDict
+
+
+class Objective(Protocol):
+    """One term of the loss.
+
+    Attributes:
+        name: key of the term in the log; distinct within a run.
+        weight: factor in the sum; read at each step, so that a callback may change it.
+        captures: intermediate tensors that it reads from student and teacher.
+        needs_teacher: whether :attr:`Step.teacher` must be there.
+    """
+
+    name: str
+    weight: float
+    captures: frozenset[str]
+    needs_teacher: bool
+
+    def __call__(self, step: Step) -> Tensor:
+        """Mean over the examples of the batch, a scalar."""
+        ...
+
+
+@dataclass
+class TaskLoss:
+    """The task's own loss on the labels: cross-entropy, squared error, span cross-entropy."""
+
+    weight: float = 1.0
+    name: str = "task"
+    captures: frozenset[str] = frozenset()
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> Tensor:
+        """Mean loss over the labelled examples or tokens."""
+        return tasks.loss(step.task, step.student.logits, step.batch)
+
+
+def captures(objectives: Sequence[Objective], *, teacher: bool) -> frozenset[str]:
+    """Names of the intermediate tensors that the student (or the teacher) has to hand over."""
+    return frozenset().union(*(term.captures for term in objectives if term.needs_teacher or not teacher))
+
+
+def total(objectives: Sequence[Objective], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of the terms, and each term without weight and gradient.
+
+    A term of weight 0 is not computed: it could not change a gradient, but may cost a lot.
+    """
+    terms = {term.name: term(step) for term in objectives if term.weight}
+    if not terms:
+        raise ValueError("no objective has a weight other than 0")
+    weighted = [terms[term.name] * term.weight for term in objectives if term.weight]
+    loss = weighted[0]
+    for value in weighted[1:]:
+        loss = loss + value
+    return loss, {name: value.detach() for name, value in terms.items()}
