@@ -38,9 +38,12 @@ class Stage(BaseModel):
     repeat: int = Field(1, ge=1, le=1000, description="How often the stage runs.")
     until: Until | None = None
     start: Literal["previous", "pretrained"] = Field(
-        "previous", description="Where the weights come from: the stage before, or the model as it was handed in."
+        "previous",
+        description="Where the weights come from: the stage before, or the model as it was handed in.",
     )
-    teacher: str = Field("original", min_length=1, description="original, previous, or the folder of a model.")
+    teacher: str = Field(
+        "original", min_length=1, description="original, previous, or the folder of a model."
+    )
 
 
 class Recipe(BaseModel):
@@ -52,6 +55,9 @@ class Recipe(BaseModel):
     cite: str = ""
     summary: str = ""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    fine_tune: TrainSettings = Field(
+        TrainSettings(), description="How a model that is not fine-tuned becomes its own teacher."
+    )
     export: tuple[Engine, ...] = ("openvino", "onnx")
     profile: str | None = None
 
@@ -81,26 +87,36 @@ class Recipe(BaseModel):
 
     @classmethod
     def parse(
-        cls, raw: dict[str, Any], *, place: str = "recipe", profile: str | None = None, overrides: Sequence[str] = ()
+        cls,
+        raw: dict[str, Any],
+        *,
+        place: str = "recipe",
+        profile: str | None = None,
+        overrides: Sequence[str] = (),
     ) -> Recipe:
         """A recipe from plain data, as YAML gives it; see :meth:`load`."""
         profiles = raw.pop("profiles", None) or {}
         if profile is not None:
             if profile not in profiles:
-                raise RecipeError(f'{place}: unknown profile "{profile}"; {suggest(profile, sorted(profiles))}')
+                raise RecipeError(
+                    f'{place}: unknown profile "{profile}"; {suggest(profile, sorted(profiles))}'
+                )
             for path, value in (profiles[profile] or {}).items():
                 _override(raw, path, value, f"{place} profile {profile}")
             raw["profile"] = profile
         for item in overrides:
             path, equals, value = item.partition("=")
             if not equals:
-                raise RecipeError(f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"')
+                raise RecipeError(
+                    f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"'
+                )
             _override(raw, path.strip(), _scalar(value), f"--set {item}")
         stages = raw.get("stages")
         if not isinstance(stages, list) or not stages:
             raise RecipeError(f"{place}: stages must be a list of at least one stage")
         built = [_stage(stage, f"{place} stage {i + 1}", i) for i, stage in enumerate(stages)]
-        return _validated(cls, {**raw, "stages": tuple(built)}, place)
+        tuning = _validated(TrainSettings, raw.get("fine_tune") or {}, f"{place}, fine_tune")
+        return _validated(cls, {**raw, "stages": tuple(built), "fine_tune": tuning}, place)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`parse` turns into an equal recipe."""
@@ -144,7 +160,9 @@ class Recipe(BaseModel):
 
 def shipped() -> list[str]:
     """Names of the recipes that come with bertpress."""
-    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+    return sorted(
+        path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml")
+    )
 
 
 def _folder() -> Any:

@@ -78,9 +78,7 @@ class Browser:
         """Send a command of the DevTools protocol."""
         return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
-    def open(
-        self, page: Path, *, width: int, height: int = 900, dark: bool = False, print_: bool = False
-    ) -> None:
+    def open(self, page: Path, *, width: int, height: int = 900, dark: bool = False, print_: bool = False) -> None:
         """Open a file in a window of that size, in either colour scheme."""
         phone = width < 600
         self.devtools(

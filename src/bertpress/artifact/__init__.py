@@ -1,4 +1,7 @@
-"""Artifacts: folders that stand alone.  Importing this package lets ``from_pretrained`` read packed weights."""
+"""Artifacts: folders that stand alone.
+
+Importing this package lets ``from_pretrained`` read packed weights.
+"""
 
 from bertpress.artifact.artifact import Artifact, load
 from bertpress.artifact.codecs import Codec, Dense, Grid, Int8, Stored

@@ -132,7 +132,7 @@ class Artifact:
         if isinstance(data, Rows):
             rows = data.limit(limit, seed)
         else:
-            rows = load_rows(chosen, split, None if data is None else Path(data), limit)  # type: ignore[arg-type]
+            rows = load_rows(chosen, split, None if data is None else Path(data), limit)
         encoded, logits = logits_of(chosen, rows, self.tokenizer, self._predictor(engine, threads).engine, batch_size)
         found = predictions(chosen, encoded, logits)
         return score(chosen, found, references(chosen, rows), seed=seed, metric=metric)

@@ -1,6 +1,7 @@
 """The model card, ``README.md``: a pure function of the manifest."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ _AUTO = {
     "sentence-similarity": "AutoModel",
     "masked-lm": "AutoModelForMaskedLM",
 }
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 UNMEASURED = "not measured"
 
 
@@ -35,7 +37,7 @@ def _front(manifest: Manifest, kind: str | None) -> str:
     lines = ["library_name: bertpress", "tags:", "- bertpress", "- model-compression"]
     if kind in _PIPELINES:
         lines.append(f"pipeline_tag: {_PIPELINES[kind]}")
-    if manifest.parent:
+    if manifest.parent and _HUB_NAME.fullmatch(manifest.parent.name):
         lines.append(f"base_model: {json.dumps(manifest.parent.name)}")
     return "\n".join(["---", *lines, "---"])
 

@@ -9,7 +9,7 @@ process, and the same weights must give the same bytes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -179,7 +179,10 @@ def write(path: Path, state: Mapping[str, Tensor], storage: Mapping[str, Stored]
     tensors, plan = pack(state, storage)
     empty = not plan.weights and not plan.ties
     metadata = {"format": "pt"} if empty else {KEY: plan.model_dump_json()}
+    path.touch()
+    mode = path.stat().st_mode
     save_file(tensors, str(path), metadata=metadata)
+    path.chmod(mode)  # safetensors makes files that their owner alone may read
 
 
 def inspect(path: Path) -> Listing:
@@ -278,4 +281,4 @@ def read(path: Path, listing: Listing | None = None) -> tuple[dict[str, Tensor],
 
 
 def _one_line(error: object) -> str:
-    return cast(str, " ".join(str(error).split()))
+    return " ".join(str(error).split())

@@ -57,7 +57,9 @@ class SelfAttention(nn.Module):
         Returns:
             (batch, tokens, output).
         """
-        out = self.output(self.context(queries_from, values_from, mask, tape) if self.spec.heads else residual)
+        out = self.output(
+            self.context(queries_from, values_from, mask, tape) if self.spec.heads else residual
+        )
         return self.norm(F.dropout(out, self.dropout, self.training) + residual)  # type: ignore[no-any-return]
 
     def context(self, queries_from: Tensor, values_from: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:

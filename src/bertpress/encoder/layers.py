@@ -75,7 +75,8 @@ class Embeddings(nn.Module):
         return self._project(x) if spec.project == "after" else x
 
     def _project(self, x: Tensor) -> Tensor:
-        assert self.projection is not None and self.projection_slot is not None
+        assert self.projection is not None
+        assert self.projection_slot is not None
         return self.projection(self.projection_slot(x))  # type: ignore[no-any-return]
 
     def _positions(self, input_ids: Tensor) -> Tensor:
@@ -89,7 +90,9 @@ class Embeddings(nn.Module):
 class FeedForward(nn.Module):
     """Two linear maps around an activation, a residual and a norm; with no neuron left, the output bias alone."""
 
-    def __init__(self, width: int, size: int, activation: Activation, norm: nn.Module, dropout: float) -> None:
+    def __init__(
+        self, width: int, size: int, activation: Activation, norm: nn.Module, dropout: float
+    ) -> None:
         super().__init__()
         self.width, self.activation, self.dropout = width, activation, dropout
         if width:
@@ -142,6 +145,10 @@ class EncoderLayer(nn.Module):
                 FeedForward(width, size, spec.activation, norm(size), dropout) for width in spec.ffn
             )
             self.widen = Projection(size, hidden, norm(hidden)) if neck else None
+
+    def networks(self) -> list[FeedForward]:
+        """The stacked feed-forward networks that this layer owns."""
+        return [network for network in self.ffn if isinstance(network, FeedForward)]
 
     def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
         """The attention sub-unit that this layer owns, (batch, tokens, hidden) to (batch, tokens, inner)."""

@@ -41,7 +41,9 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(spec, blueprint) for spec in blueprint.layers)
         self.plan: Callable[[Encoder], Iterator[EncoderLayer]] = all_layers
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None, tape: Tape) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None, tape: Tape
+    ) -> Tensor:
         """(batch, tokens) ids to hidden states (batch, tokens, hidden)."""
         hidden = self.embeddings(input_ids, segment_ids)
         mask = additive_mask(attention_mask, hidden.dtype)
@@ -68,7 +70,9 @@ def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor |
         return None
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     if not traced and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
-        return None  # the fused kernel is faster without a mask; on a GPU the look would cost a synchronisation
+        return (
+            None  # the fused kernel is faster without a mask; on a GPU the look would cost a synchronisation
+        )
     return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
 
 
@@ -86,7 +90,9 @@ class BertpressConfig(PretrainedConfig):
     model_type = "bertpress"
 
     def __init__(self, blueprint: dict[str, Any] | Blueprint | None = None, **kwargs: Any) -> None:
-        shape = blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
+        shape = (
+            blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
+        )
         self.blueprint = shape.model_dump(mode="json", exclude_defaults=True) if shape else None
         if shape:
             self.vocab_size = shape.embeddings.vocabulary
@@ -221,11 +227,20 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             self._answer(out, self.head(hidden, attention_mask), labels, start_positions, end_positions)
         if wanted:
             taken = tape.captured()
-            out.hidden_states, out.attentions, out.captured = taken.get("hidden_states"), taken.get("attentions"), taken
+            out.hidden_states, out.attentions, out.captured = (
+                taken.get("hidden_states"),
+                taken.get("attentions"),
+                taken,
+            )
         return out.to_tuple() if return_dict is False else out
 
     def _answer(
-        self, out: EncoderOutput, logits: Tensor, labels: Tensor | None, start: Tensor | None, end: Tensor | None
+        self,
+        out: EncoderOutput,
+        logits: Tensor,
+        labels: Tensor | None,
+        start: Tensor | None,
+        end: Tensor | None,
     ) -> None:
         """Fill in logits and, where labels are given, the loss that transformers would give."""
         head = self.blueprint.head
@@ -236,18 +251,24 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if head.kind == "span":
             out.start_logits, out.end_logits = logits[..., 0], logits[..., 1]
             if start is not None and end is not None:
-                ignore = logits.shape[1]
-                out.loss = sum(
-                    F.cross_entropy(scores, target.clamp(0, ignore), ignore_index=ignore)
-                    for scores, target in ((out.start_logits, start), (out.end_logits, end))
-                ) / 2  # type: ignore[assignment]
-        elif labels is None or head.kind == "embedding":
-            return
-        elif labels.is_floating_point():
-            multi = self.config.problem_type == "multi_label_classification"
-            out.loss = F.binary_cross_entropy_with_logits(logits, labels) if multi else F.mse_loss(logits.squeeze(-1), labels)
-        else:
-            out.loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+                out.loss = span_loss(out.start_logits, start) / 2 + span_loss(out.end_logits, end) / 2
+        elif labels is not None and head.kind != "embedding":
+            out.loss = label_loss(logits, labels, multi_label=self.config.problem_type == "multi_label_classification")
+
+
+def span_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of (batch, tokens) scores; targets outside of the text do not count."""
+    outside = scores.shape[1]
+    return F.cross_entropy(scores, target.clamp(0, outside), ignore_index=outside)
+
+
+def label_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) -> Tensor:
+    """Cross-entropy for class ids (-100 does not count); for floats squared error, or binary cross-entropy."""
+    if not labels.is_floating_point():
+        return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.mse_loss(logits.squeeze(-1), labels)
 
 
 class BertpressModel(BertpressPreTrainedModel):

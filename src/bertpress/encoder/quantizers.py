@@ -23,7 +23,7 @@ ONNX_OPSET = 21
 class ActivationQuantizer(nn.Module):
     """Puts an activation on a grid of 256 steps, one scale for the whole tensor.
 
-    Until it has a scale, and while ``observer`` is set, values pass as they are; the observer sees them.
+    Until it has a scale, values pass as they are.
 
     Attributes:
         scale: float32 (), the step; 0 means that this activation stays float.
@@ -40,7 +40,6 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
         self.onnx = False
         self._active: bool | None = None  # read from ``scale`` when first asked: loaders write buffers in many ways
-        self.observer: Callable[[Tensor], None] | None = None
 
     def set(self, scale: Tensor | float, zero_point: Tensor | int) -> None:
         """Fix the grid; scale 0 switches the quantizer off.
@@ -66,9 +65,6 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
-        if self.observer is not None:
-            self.observer(x)
-            return x
         if not self.active:
             return x
         if self.onnx:
@@ -161,7 +157,7 @@ def quantize_weight(model: nn.Module, name: str, quantizer: WeightQuantizer) -> 
 
 @contextmanager
 def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Let ``observers``, by slot name, see activations; all quantizers pass values unchanged meanwhile.
+    """Let ``observers``, by slot name, see what enters their slots, before any quantizer there.
 
     An observer gets real tokens alone, (tokens, width): pads, as the model's ``attention_mask`` tells them, never
     count.  Slots behind the pooling have no pads.
@@ -171,32 +167,23 @@ def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]
     def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask[0] = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
 
-    def masked(observer: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-        def see(x: Tensor) -> None:
-            x = x.detach()
-            kept = mask[0]
+    def seen_by(observer: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def see(_: nn.Module, args: tuple[Tensor]) -> None:
+            x, kept = args[0].detach(), mask[0]
             if kept is not None and x.ndim == 3 and x.shape[:2] == kept.shape:
                 x = x[kept.bool()]
             observer(x.reshape(-1, x.shape[-1]))
 
         return see
 
-    quantizers = {name: slot.quantizer for name, slot in slots(model).items()}
-    hook = model.register_forward_pre_hook(remember, with_kwargs=True)
+    found = slots(model)
+    hooks = [found[name].register_forward_pre_hook(seen_by(observer)) for name, observer in observers.items()]
+    hooks.append(model.register_forward_pre_hook(remember, with_kwargs=True))
     try:
-        for name, quantizer in quantizers.items():
-            if isinstance(quantizer, ActivationQuantizer):
-                quantizer.observer = masked(observers[name]) if name in observers else _ignore
         yield
     finally:
-        hook.remove()
-        for quantizer in quantizers.values():
-            if isinstance(quantizer, ActivationQuantizer):
-                quantizer.observer = None
-
-
-def _ignore(x: Tensor) -> None:
-    """See nothing."""
+        for hook in hooks:
+            hook.remove()
 
 
 def onnx_mode(model: nn.Module) -> None:

@@ -46,7 +46,8 @@ class Affine(nn.Module):
 class Tape:
     """Records intermediate tensors by name, in the order of the layers; records nothing that was not asked for.
 
-    Names: ``hidden_states`` (the embeddings' output first), ``attentions``, ``scores``, ``queries``, ``keys``, ``values``.
+    Names: ``hidden_states`` (the embeddings' output first), ``attentions``, ``scores``, ``queries``, ``keys``,
+    ``values``.
     """
 
     NAMES = frozenset({"hidden_states", "attentions", "scores", "queries", "keys", "values"})

@@ -1,1 +1,1 @@
-"""Figures taken from real files and real clocks: size, latency, throughput, memory, and where they come from."""
+"""Figures taken from real files and real clocks: size, latency, throughput, memory, and their parts."""

@@ -1,4 +1,4 @@
-"""Time several models in one interleaved run, so that whatever drifts on the machine hits all of them alike."""
+"""Time several models in one interleaved run, so that whatever drifts on the machine hits all alike."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def interleave(
 ) -> list[dict[str, Any]]:
     """Measure every candidate in a process of its own, by turns.
 
-    In each round one block of texts is timed with every candidate, forwards in even rounds and backwards in odd
-    ones.  A candidate's ``speedup`` is the median over the rounds of (baseline's time of the block / its own).
+    In each round one block of texts is timed with every candidate, forwards in even rounds, backwards in odd
+    ones.  A candidate's ``speedup`` is the median over rounds of (baseline's time of the block / its own).
 
     Args:
         candidates: the baseline first.
@@ -53,8 +53,10 @@ def interleave(
         progress: is told (steps done, steps in all).
 
     Returns:
-        For each candidate: ``name, engine, threads, latency_ms, model_latency_ms, speedup, speedup_interval,
-        throughput_per_s, throughput_samples, peak_memory_bytes, memory, load_seconds, tokens, idle_processor_share``.
+        For each candidate: ``name, engine, threads, latency_ms, model_latency_ms, speedup`` with
+        ``_interval`` and ``_samples``, ``throughput_per_s, throughput_samples, peak_memory_bytes, memory,
+        load_seconds, tokens`` and ``idle_processor_share``: processor time that the others took while this
+        one was timed, 0 at best.
 
     Raises:
         UserError: a candidate cannot be loaded.
@@ -76,9 +78,14 @@ def interleave(
         for candidate in candidates:
             worker = stack.enter_context(Worker(candidate.name, threads))
             loaded = worker.ask(
-                "load", folder=folder_of(candidate.path), engine=candidate.engine, threads=threads, max_length=max_length
+                "load",
+                folder=folder_of(candidate.path),
+                engine=candidate.engine,
+                threads=threads,
+                max_length=max_length,
             )
-            worker.ask("time", texts=sorted(wires, key=_length)[-block:] + wires[:block])  # warm, and the memory's peak
+            longest = sorted(wires, key=_length)[-block:]  # warms up, and brings memory to its peak
+            worker.ask("time", texts=longest + wires[:block])
             memory = worker.ask("peak")
             workers.append(worker)
             found.append({"name": candidate.name, "engine": candidate.engine, "threads": threads,
@@ -110,7 +117,11 @@ class Timing:
 
 
 def _rounds(
-    workers: Sequence[Worker], wires: Sequence[dict[str, Any]], rounds: int, block: int, advance: Callable[[], None]
+    workers: Sequence[Worker],
+    wires: Sequence[dict[str, Any]],
+    rounds: int,
+    block: int,
+    advance: Callable[[], None],
 ) -> list[Timing]:
     timings = [Timing() for _ in workers]
     for turn in range(rounds):

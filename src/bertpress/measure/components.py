@@ -1,8 +1,8 @@
 """Run each component of an encoder alone, on the inputs that it gets in a real pass.
 
-A pass is recorded first: every call of the modules that make up a component, with its arguments.  Replaying one
-component's calls, all layers in order, is that component alone; shared modules (ALBERT) are replayed as often as they
-were called.
+A pass is recorded first: every call of the modules that make up a component, with its arguments.  Replaying
+one component's calls, all layers in order, is that component alone; shared modules (ALBERT) are replayed as
+often as they were called.
 """
 
 from __future__ import annotations
@@ -37,57 +37,77 @@ def record(model: BertpressPreTrainedModel, inputs: Inputs) -> dict[str, list[Ca
     Returns:
         For each of ``COMPONENTS``: calls without arguments, in the order of the pass.
     """
-    calls: dict[str, list[Call]] = {component: [] for component in COMPONENTS}
-    contexts: dict[int, Tensor] = {}
-    originals: list[tuple[Any, str]] = []
+    recorder = Recorder()
+    encoder = model.encoder
+    recorder.watch("embeddings", encoder.embeddings, "forward")
+    recorder.watch("attention", encoder.relative, "forward")
+    for layer in encoder.layers:
+        recorder.watch("attention_in", getattr(layer, "narrow", None), "forward")
+        recorder.watch("attention_in", getattr(layer, "narrow_query", None), "forward")
+        recorder.watch_attention(getattr(layer, "attention", None))
+        recorder.watch("ffn", layer if hasattr(layer, "ffn") else None, "transform")
+    recorder.watch("head", model.head, "forward")
+    try:
+        model(**inputs)
+    finally:
+        recorder.remove()
+    return recorder.calls
 
-    def watch(component: str, owner: Any, method: str) -> None:
+
+class Recorder:
+    """Stands before methods of modules and notes every call, until :meth:`remove` uncovers them."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[Call]] = {component: [] for component in COMPONENTS}
+        self._contexts: dict[int, Tensor] = {}
+        self._watched: list[tuple[Any, str]] = []
+
+    def watch(
+        self, component: str, owner: Any, method: str, after: Callable[..., None] | None = None
+    ) -> None:
+        """Note calls of ``owner.method`` under ``component``; ``after`` gets results and arguments."""
+        if owner is None:
+            return
         run = getattr(owner, method)
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
-            calls[component].append(partial(run, *args, **kwargs))
+            self.calls[component].append(partial(run, *args, **kwargs))
             result = run(*args, **kwargs)
-            if isinstance(owner, SelfAttention) and method == "mix":
-                contexts[id(owner)] = result
+            if after is not None:
+                after(result, *args, **kwargs)
             return result
 
-        setattr(owner, method, recorded)
-        originals.append((owner, method))
+        self._shadow(owner, method, recorded)
 
-    def watch_close(attention: SelfAttention) -> None:
+    def watch_attention(self, attention: SelfAttention | None) -> None:
+        """Note the three parts of a self-attention unit."""
+        if attention is None:
+            return
+
+        def keep(context: Tensor, *_: Any, **__: Any) -> None:
+            self._contexts[id(attention)] = context
+
+        self.watch("attention_in", attention, "project")
+        self.watch("attention", attention, "mix", after=keep)
         run = attention.forward
 
         def recorded(queries: Tensor, values: Tensor, residual: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             result = run(queries, values, residual, *args, **kwargs)
-            context = contexts.pop(id(attention), residual)
-            calls["attention_out"].append(partial(close, attention, context, residual))
+            context = self._contexts.pop(id(attention), residual)  # with no head left there was no context
+            self.calls["attention_out"].append(partial(close, attention, context, residual))
             return result
 
-        setattr(attention, "forward", recorded)  # noqa: B010 mypy refuses to assign a method
-        originals.append((attention, "forward"))
+        self._shadow(attention, "forward", recorded)
 
-    encoder = model.encoder
-    watch("embeddings", encoder.embeddings, "forward")
-    if encoder.relative is not None:
-        watch("attention", encoder.relative, "forward")
-    for layer in encoder.layers:
-        for name in ("narrow", "narrow_query"):
-            if getattr(layer, name, None) is not None:
-                watch("attention_in", getattr(layer, name), "forward")
-        if hasattr(layer, "attention"):
-            watch("attention_in", layer.attention, "project")
-            watch("attention", layer.attention, "mix")
-            watch_close(layer.attention)
-        if hasattr(layer, "ffn"):
-            watch("ffn", layer, "transform")
-    if model.head is not None:
-        watch("head", model.head, "forward")
-    try:
-        model(**inputs)
-    finally:
-        for owner, method in originals:
+    def _shadow(self, owner: Any, method: str, stand_in: Callable[..., Any]) -> None:
+        setattr(owner, method, stand_in)
+        self._watched.append((owner, method))
+
+    def remove(self) -> None:
+        """Uncover the methods."""
+        for owner, method in self._watched:
             delattr(owner, method)
-    return calls
+        self._watched.clear()
 
 
 def close(attention: SelfAttention, context: Tensor, residual: Tensor) -> Tensor:
@@ -102,10 +122,18 @@ def replay(calls: Sequence[Call]) -> None:
 
 
 def time_by_turns(
-    jobs: dict[str, Call], *, rounds: int, warm: int, device: torch.device, progress: Callable[[int, int], None] | None
+    jobs: dict[str, Call],
+    *,
+    rounds: int,
+    warm: int,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each job in each round; the jobs run in order in every round, so each finds caches that the
-    others have filled with their own weights, as in a whole pass."""
+    """Milliseconds of each job in each round.
+
+    The jobs run in order in every round, so each finds caches that the others have filled with their own
+    weights, as it would in a whole pass.
+    """
     found: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(warm + rounds):
         for name, job in jobs.items():
@@ -130,7 +158,7 @@ def peak_added_bytes(job: Call, device: torch.device) -> int:
     """The most memory that a job holds at a time beyond what was there before it.
 
     On a CPU it is read from the allocations and releases that torch's profiler records, temporaries inside
-    operations included (scratch that oneDNN keeps for itself is not); on a GPU it is the allocator's own maximum.
+    operations included, scratch that oneDNN keeps for itself not; on a GPU it is the allocator's own maximum.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -153,7 +181,10 @@ def peak_added_bytes(job: Call, device: torch.device) -> int:
 
 
 def counted_macs(job: Call) -> int:
-    """Multiply-accumulates that torch's own counter sees; attention is unfolded, for the counter knows no CPU kernel of it."""
+    """Multiply-accumulates that torch's own counter sees.
+
+    Attention is unfolded into its products, for the counter knows no fused kernel of a CPU.
+    """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         job()
     return int(counter.get_total_flops()) // 2

@@ -13,7 +13,13 @@ PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "numpy",
     "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
 )  # fmt: skip
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+)
 
 # The instruction set that matters -> the flags that announce it: Linux on x86 and ARM, then macOS.
 FEATURES = {
@@ -44,8 +50,9 @@ def environment(*, threads: int | None = None, seed: int | None = None) -> dict[
         seed: likewise.
 
     Returns:
-        ``cpu`` (name, cores, features), ``int8`` (fast, reason), ``memory_bytes``, ``os``, ``python``, ``versions``,
-        ``bertpress``, ``commit`` (None outside a checkout), ``load_average`` when it was asked, ``thread_settings``.
+        ``cpu`` (name, cores, features), ``int8`` (fast, reason), ``gpu``, ``memory_bytes``, ``os``,
+        ``python``, ``versions``, ``bertpress``, ``commit`` (None outside a checkout), ``load_average`` (of
+        the last minute), ``thread_settings``.
     """
     check = int8_is_fast()
     found: dict[str, Any] = {
@@ -84,7 +91,7 @@ def installed(package: str) -> str | None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which a container or an affinity mask can make fewer than there are."""
+    """Cores that this process may run on; an affinity mask can make them fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -114,8 +121,8 @@ def cpu_features(flags: frozenset[str] | None = None) -> frozenset[str]:
 def int8_is_fast(features: frozenset[str] | None = None) -> Int8Check:
     """Tell whether integer kernels have an instruction of their own on this processor.
 
-    Without one, an 8-bit product takes three instructions (multiply, widen, add), about the cost of float32; the
-    model gets smaller but hardly faster.
+    Without one, an 8-bit product takes three instructions (multiply, widen, add), about the cost of float32:
+    the model gets smaller but hardly faster.
 
     >>> int8_is_fast(frozenset({"avx2", "vnni"})).fast
     True
@@ -131,7 +138,9 @@ def int8_is_fast(features: frozenset[str] | None = None) -> Int8Check:
             return Int8Check(True, f"the processor has {name}")
     if "avx2" in features:
         return Int8Check(False, "the processor has AVX2 but no VNNI or AMX: int8 is smaller, hardly faster")
-    return Int8Check(False, "no int8 instructions were found (VNNI, AMX, dot product): int8 is smaller, not faster")
+    return Int8Check(
+        False, "no int8 instructions were found (VNNI, AMX, dot product): int8 is smaller, not faster"
+    )
 
 
 def gpu_name() -> str | None:
@@ -142,13 +151,14 @@ def gpu_name() -> str | None:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that bertpress runs from, with ``+`` when it has changes; None for an installed wheel."""
+    """Commit of the checkout that this runs from, with ``+`` when it has changes; None without one."""
     here = Path(__file__).resolve().parent
     found = _output("git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name)
     head = _output("git", "-C", str(here), "rev-parse", "HEAD") if found else None
     if not head:
         return None
-    return head + ("+" if _output("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no") else "")
+    changed = _output("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
+    return f"{head}+" if changed else head
 
 
 def _cpuinfo(key: str) -> str | None:
@@ -156,7 +166,8 @@ def _cpuinfo(key: str) -> str | None:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), None)
+    fields = (line.partition(":") for line in lines)
+    return next((text.strip() for name, _, text in fields if name.strip() == key), None)
 
 
 def _sysctl(name: str) -> str | None:

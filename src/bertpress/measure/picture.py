@@ -26,7 +26,7 @@ class Bars(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One panel: title with unit, components, and one series of bars a length (parameters have one in all)."""
+    """One panel: title with unit, components, and a series of bars for each length (one for parameters)."""
 
     title: str
     components: tuple[str, ...]
@@ -150,7 +150,8 @@ class Canvas:
                 x = left + i * slot + slot * 0.11 + j * thick
                 tip = zero - scale * bars.values[i]
                 self.bar((x, min(tip, zero), x + thick * 0.94, max(tip, zero)), colour)
-                self.text((x + thick / 2, min(tip, zero) - 4), amount(bars.values[i]), size=12, anchor="ms", grey=True)
+                above = (x + thick / 2, min(tip, zero) - 4)
+                self.text(above, amount(bars.values[i]), size=12, anchor="ms", grey=True)
             label = SHORT.get(component, component)
             self.text((left + (i + 0.5) * slot, bottom + 10), label, size=13, anchor="ma")
         self.line((left, zero), (right, zero), "#888888")

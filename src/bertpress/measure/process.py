@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,8 @@ from bertpress import errors
 def worker_variables(threads: int) -> dict[str, str]:
     """Environment of a worker: its threads, and nothing that talks to a hub or starts threads of its own.
 
-    Waiting threads of OpenMP sleep after some milliseconds of their own accord.  ``OMP_WAIT_POLICY=PASSIVE`` would
-    make them sleep at once, but then the model that is being measured pays a wake-up at each of its operations.
+    Waiting threads of OpenMP sleep after some milliseconds of their own accord.  ``OMP_WAIT_POLICY=PASSIVE``
+    would make them sleep at once, but then the model being measured pays a wake-up at each of its operations.
     """
     return {
         **os.environ,
@@ -86,10 +87,8 @@ class Worker:
     def close(self) -> None:
         """End the process: its input is closed, and it is killed if that does not do."""
         if self._process.stdin and not self._process.stdin.closed:
-            try:
+            with suppress(OSError):  # it had died, and what was left to write has nowhere to go
                 self._process.stdin.close()
-            except OSError:
-                pass  # it had died, and what was left to write has nowhere to go
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -121,11 +120,13 @@ class Worker:
     def _dead(self) -> errors.BertpressError:
         status = self._process.wait()
         self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        said = f"; it said: {lines[-1]}" if lines else ""
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        said = f"; it said: {lines[-1].strip()}" if lines else ""
         if status == -9:
-            return errors.MachineError(f"{self.name}: the measuring process was killed, most likely for want of memory{said}")
-        return errors.BertpressError(f"{self.name}: the measuring process ended with status {status}{said}")
+            return errors.MachineError(
+                f"{self.name}: its process was killed, most likely for want of memory{said}"
+            )
+        return errors.BertpressError(f"{self.name}: its measuring process ended with status {status}{said}")
 
 
 def folder_of(path: Path | str) -> str:

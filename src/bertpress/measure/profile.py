@@ -1,9 +1,9 @@
 """Where parameters, arithmetic, memory and time of a model go: the survey's Figure 3, for any model.
 
-Source: Ganesh et al., TACL 2021, section 2.2 and Figure 3 (BERT-base, one input of 256 tokens).  Departs from it:
-every component is timed alone, by turns with the whole model, instead of being read from a profiler's trace; what the
-components do not account for has a line of its own; memory is what a component allocates while it runs, without the
-weights, which the first panel shows.
+Source: Ganesh et al., TACL 2021, section 2.2 and Figure 3 (BERT-base, one input of 256 tokens).  Departs
+from it: every component is timed alone, by turns with the whole model, instead of being read from a
+profiler's trace; what the components do not account for has a line of its own; memory is what a component
+allocates while it runs, without the weights, which the first panel shows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bertpress.measure.statistics import Latency, rounded
 Progress = Callable[[int, int], None]
 BYTES_OF_FLOAT = 4
 MEMORY_NOTE = "peak bytes that a component allocates while it runs alone, weights not counted"
-LATENCY_NOTE = "milliseconds of a component run alone on real intermediate inputs, by turns with the whole model"
+LATENCY_NOTE = "a component run alone on the inputs of a real pass, by turns with the whole model"
 
 
 def breakdown(blueprint: Blueprint, tokens: int) -> dict[str, dict[str, int]]:
@@ -77,9 +77,9 @@ def profile(
         progress: is told (rounds done, rounds in all).
 
     Returns:
-        The keys of :func:`profile_length` for the first length, ``lengths`` with one such object for each, and
-        ``parameters``, ``parameters_without_embeddings``, ``weight_bytes``, ``weight_bytes_without_embeddings``,
-        ``embedding_share``, ``blueprint``, ``environment``.
+        The keys of :func:`profile_length` for the first length, ``lengths`` with one such object for each,
+        and ``parameters``, ``parameters_without_embeddings``, ``weight_bytes``,
+        ``weight_bytes_without_embeddings``, ``embedding_share``, ``blueprint``, ``environment``.
 
     Raises:
         ModelError: an input is longer than the model's position table.
@@ -103,7 +103,7 @@ def profile(
             measured.append(profile_length(model, inputs, rounds=rounds, warm=warm, progress=step))
     blueprint = model.blueprint
     embeddings = blueprint.parameters()["embeddings"]
-    return rounded({
+    found: dict[str, Any] = rounded({
         "model": name,
         **measured[0],
         "parameters": blueprint.total_parameters,
@@ -119,6 +119,7 @@ def profile(
         "blueprint": blueprint.model_dump(mode="json", exclude_defaults=True),
         "environment": environment(threads=threads, seed=seed),
     }, digits=6)  # fmt: skip
+    return found
 
 
 def profile_length(
@@ -133,9 +134,10 @@ def profile_length(
 
     Returns:
         ``tokens, batch, macs, flops, macs_counted, memory_bytes, latency_ms``; ``components``, each with
-        ``parameters, bytes, macs, macs_counted, memory_bytes, latency_ms, latency_share``; ``unattributed`` with
-        the whole's latency minus the components' sum and its share, negative where the sum is the larger.
-        MACs are of the whole batch; ``macs`` from the blueprint, ``macs_counted`` by torch's counter.
+        ``parameters, bytes, macs, macs_counted, memory_bytes, latency_ms, latency_share``; ``unattributed``
+        with the whole's latency minus the components' sum and its share, negative where the sum is the
+        larger. MACs are of the whole batch; ``macs`` from the blueprint, ``macs_counted`` by torch's
+        counter.
     """
     batch, tokens = inputs["input_ids"].shape
     with torch.no_grad():
@@ -179,7 +181,9 @@ def longest_input(blueprint: Blueprint) -> int | None:
     return spec.positions - spec.first_position if spec.positions else None
 
 
-def random_inputs(blueprint: Blueprint, tokens: int, batch: int, seed: int, device: str) -> dict[str, torch.Tensor]:
+def random_inputs(
+    blueprint: Blueprint, tokens: int, batch: int, seed: int, device: str
+) -> dict[str, torch.Tensor]:
     """Token ids drawn from the vocabulary without the pad, nothing masked: (batch, tokens) each."""
     spec = blueprint.embeddings
     generator = torch.Generator().manual_seed(seed)
@@ -193,9 +197,13 @@ def _shifted(progress: Progress, shift: int, total: int, done: int, _: int) -> N
 
 
 def per_length(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each of ``lengths`` as a profile of its own, for the report's page; what is unattributed closes the components."""
+    """Each of ``lengths`` as a profile of its own; there the unattributed rest closes the components."""
     nothing = {"parameters": 0, "bytes": 0, "macs": 0, "memory_bytes": 0}
     return [
-        {**figures, **at, "components": {**at["components"], "unattributed": {**nothing, **at["unattributed"]}}}
+        {
+            **figures,
+            **at,
+            "components": {**at["components"], "unattributed": {**nothing, **at["unattributed"]}},
+        }
         for at in figures["lengths"]
     ]

@@ -1,7 +1,7 @@
 """Bytes on disk: of the very files that an engine loads, and of the packed artifact beside them.
 
-Everything is read from the files' own headers and graphs, so a size needs neither the engine nor the model in memory.
-The embeddings are the tables, their norm and their projection, as in ``Blueprint.parameters()``.
+Everything is read from the files' own headers and graphs, so a size needs neither the engine nor the model
+in memory. The embeddings are the tables, their norm and their projection, as in ``Blueprint.parameters()``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BERT_BASE_PARAMETERS = 109_482_240
 BERT_BASE_BYTES = 4 * BERT_BASE_PARAMETERS
 LARGEST_HEADER_BYTES = 100_000_000
 
-_EMBEDDING = re.compile(r"(^|[._])(embeddings?|embeddings_project|embedding_hidden_mapping_in|embedding_transformation)[._]")
+_EMBEDDING = re.compile(r"(^|[._])embeddings?[._]")
 _PASSES_ON = frozenset({"Convert", "Multiply", "Subtract", "Reshape", "FakeQuantize", "FakeConvert"})
 _LOOKS_UP = frozenset({"Gather", "StridedSlice", "Slice"})
 
@@ -28,7 +28,8 @@ _LOOKS_UP = frozenset({"Gather", "StridedSlice", "Slice"})
 class Size(NamedTuple):
     """Bytes of the files that one engine loads, and of the packed weights.
 
-    ``weight_bytes_without_embeddings`` is None where the file does not tell which of its bytes are embeddings.
+    ``weight_bytes_without_embeddings`` is None where the file does not tell which of its bytes are
+    embeddings.
     """
 
     weight_bytes: int
@@ -123,7 +124,7 @@ def safetensors_embedding_bytes(path: Path) -> int:
 def is_embedding(name: str) -> bool:
     """Whether a weight belongs to the embeddings by its name.
 
-    >>> is_embedding("encoder.embeddings.word.weight::q"), is_embedding("bert.encoder.layer.0.output.dense.weight")
+    >>> is_embedding("encoder.embeddings.word.weight::q"), is_embedding("encoder.layers.0.ffn.0.inner.weight")
     (True, False)
     """
     return _EMBEDDING.search(name) is not None
@@ -140,7 +141,8 @@ def openvino_embedding_bytes(path: Path) -> int:
         layers = {layer.attrib["id"]: layer for layer in root.iterfind("layers/layer")}
         inputs: dict[str, dict[int, str]] = {}
         for edge in root.iterfind("edges/edge"):
-            inputs.setdefault(edge.attrib["to-layer"], {})[int(edge.attrib["to-port"])] = edge.attrib["from-layer"]
+            ports = inputs.setdefault(edge.attrib["to-layer"], {})
+            ports[int(edge.attrib["to-port"])] = edge.attrib["from-layer"]
     except (ElementTree.ParseError, KeyError, ValueError, OSError) as error:
         raise ArtifactError(f"{path}: is no OpenVINO graph ({error})") from None
 
@@ -156,12 +158,16 @@ def openvino_embedding_bytes(path: Path) -> int:
     for node, layer in layers.items():
         if layer.attrib["type"] in _LOOKS_UP and 0 in inputs.get(node, {}):
             found |= {name for name in constants(inputs[node][0]) if _holds_weights(layers[name])}
-    return sum(int(layers[name].find("data").attrib["size"]) for name in found)  # type: ignore[union-attr]
+    return sum(int(_data(layers[name]).get("size", 0)) for name in found)
 
 
 def _holds_weights(constant: ElementTree.Element) -> bool:
+    return _data(constant).get("element_type") not in ("i64", "i32", "boolean")
+
+
+def _data(constant: ElementTree.Element) -> dict[str, str]:
     data = constant.find("data")
-    return data is not None and data.attrib.get("element_type") not in ("i64", "i32", "boolean")
+    return {} if data is None else data.attrib
 
 
 def onnx_embedding_bytes(path: Path) -> int:

@@ -66,7 +66,7 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], confiden
     2.0
     """
     if len(baseline) != len(candidate) or not baseline:
-        raise ValueError(f"paired timings must be of one length >= 1, got {len(baseline)} and {len(candidate)}")
+        raise ValueError(f"paired timings must be of one length >= 1: {len(baseline)} and {len(candidate)}")
     above, below = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
     if not (above.min() > 0 and below.min() > 0):
         raise ValueError("paired timings must all be above 0")
@@ -83,8 +83,9 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], confiden
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Distribution-free interval of the median from order statistics (the sign test turned round).
 
-    With k the largest number for which P(Binomial(n, 1/2) < k) <= (1 - confidence) / 2, the interval runs from the
-    k-th smallest to the k-th largest value.  Fewer than six values cannot reach 95 %; their range is returned.
+    With k the largest number for which P(Binomial(n, 1/2) < k) <= (1 - confidence) / 2, the interval runs
+    from the k-th smallest to the k-th largest value.  Fewer than six values cannot reach 95 %; their range
+    is returned.
 
     >>> median_interval(list(range(1, 11)))
     (2.0, 9.0)

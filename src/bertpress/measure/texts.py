@@ -1,7 +1,7 @@
 """Text in, label out: what surrounds the model in every timing, the same code for every engine.
 
-Only the `tokenizers` library is used where the folder has a ``tokenizer.json``, so that a process that measures an
-engine without PyTorch need not hold PyTorch in memory.
+Only the `tokenizers` library is used where the folder has a ``tokenizer.json``, so that a process that
+measures an engine without PyTorch need not hold PyTorch in memory.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Reader:
         self.second_only = answer_kind(config) == "span"
         self._tokenizer = _fast_tokenizer(folder)
         self._tokenizer.no_padding()
-        self.max_length = min(max_length, int(settings.get("model_max_length") or max_length), _positions(config, max_length))
+        own = int(settings.get("model_max_length") or max_length)
+        self.max_length = min(max_length, own, _positions(config, max_length))
 
     def encode(self, text: Text) -> dict[str, list[int]]:
         """Ids of one text, special tokens included, cut to the longest length allowed."""
@@ -165,7 +166,8 @@ class Answers:
             return self._classes(logits)
         if self.kind in ("token", "masked_lm"):
             best = logits.argmax(-1)
-            return [[self._name(int(label)) for label in row[kept > 0]] for row, kept in zip(best, mask, strict=True)]
+            rows = zip(best, mask, strict=True)
+            return [[self._name(int(label)) for label in row[kept > 0]] for row, kept in rows]
         if self.kind == "span":
             starts, ends = logits[..., 0].argmax(-1), logits[..., 1].argmax(-1)
             return [[int(start), int(end)] for start, end in zip(starts, ends, strict=True)]

@@ -1,10 +1,10 @@
-"""A process of its own that holds one model on one engine and answers requests, a JSON object a line each way.
+"""A process that holds one model on one engine and answers requests, a JSON object a line each way.
 
     python -m bertpress.measure.worker
 
-Requests are ``{"op": NAME, ...}``, answers ``{"ok": {...}}`` or ``{"error": {"type", "message"}}``.  The first line
-is ``{"ready": true}``: from then on standard output belongs to the answers alone, and whatever a library prints goes
-to standard error.  See :mod:`bertpress.measure.process` for the other side.
+Requests are ``{"op": NAME, ...}``, answers ``{"ok": {...}}`` or ``{"error": {"type", "message"}}``.  The
+first line is ``{"ready": true}``: from then on standard output belongs to the answers alone, and whatever a
+library prints goes to standard error.  See :mod:`bertpress.measure.process` for the other side.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Bench:
             warm: the first so many are run once, untimed, before the clock counts.
 
         Returns:
-            ``latency_ms`` text in to label out, ``model_latency_ms`` the engine alone, and ``tokens``, one a text.
+            ``latency_ms`` text in to label out, ``model_latency_ms`` the engine alone, and ``tokens``, one
+            a text.
         """
         items = [from_wire(text) for text in texts]
         for text in items[:warm]:
@@ -74,11 +75,14 @@ class Bench:
         self.answers.of(logits, batch["attention_mask"])
         return (clock() - began) / NS_PER_MS, (done - ready) / NS_PER_MS, batch["input_ids"].shape[1]
 
-    def throughput(self, *, texts: Sequence[dict[str, Any]], batch_size: int = 32, passes: int = 3) -> dict[str, Any]:
-        """Examples a second, text in to label out, in batches of like length; a pass untimed, then ``passes`` timed."""
+    def throughput(
+        self, *, texts: Sequence[dict[str, Any]], batch_size: int = 32, passes: int = 3
+    ) -> dict[str, Any]:
+        """Examples a second, text in to label out, in batches of like length, after a pass to warm up."""
         items = [from_wire(text) for text in texts]
         seconds = [self._sweep(items, batch_size) for _ in range(passes + 1)][1:]
-        return {"per_s": [len(items) / second for second in seconds], "examples": len(items), "batch_size": batch_size}
+        rates = [len(items) / second for second in seconds]
+        return {"per_s": rates, "examples": len(items), "batch_size": batch_size}
 
     def _sweep(self, items: Sequence[Text], batch_size: int) -> float:
         began = clock()

@@ -1,4 +1,4 @@
-"""Find methods by name.  The folder is the registry; packages add theirs by the entry-point group ``bertpress.methods``."""
+"""Find methods by name.  The folder is the registry; packages add theirs by the entry points ``bertpress.methods``."""
 
 from __future__ import annotations
 

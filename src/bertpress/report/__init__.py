@@ -1,8 +1,8 @@
 """Results for people: an HTML page, Markdown, and tables for the terminal, all pure functions of results."""
 
 from bertpress.report.comparison import verdict
-from bertpress.report.plain import engines_table, markdown, table
+from bertpress.report.plain import bench_table, engines_table, markdown, table
 from bertpress.report.profiling import profile_page
 from bertpress.report.run import run_page
 
-__all__ = ["engines_table", "markdown", "profile_page", "run_page", "table", "verdict"]
+__all__ = ["bench_table", "engines_table", "markdown", "profile_page", "run_page", "table", "verdict"]

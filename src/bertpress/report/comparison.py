@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bertpress.report import numerals
 from bertpress.report.numerals import NOT_MEASURED
-from bertpress.report.reading import Results, mapping, number, text
+from bertpress.report.reading import Results, mapping, number, numbers, text
 
 BERT_BASE_BYTES = 4 * 109_482_240  # float32, the yardstick of the survey
 
@@ -137,14 +137,14 @@ def drop(data: Results) -> str:
 
 def speedup(data: Results) -> float | None:
     """Median of paired latency ratios, the baseline's over this one's."""
-    return number(data, "speedup") or number(data, "speedup", "value")
+    return number(data, "speedup")
 
 
 def speedup_words(data: Results) -> str:
     """The paired speed-up, with its interval where there is one: ``9.1x [8.8, 9.4]``."""
-    low, high = number(data, "speedup", "low"), number(data, "speedup", "high")
-    bounds = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
-    return numerals.times(speedup(data)) + bounds
+    bounds = numbers(data, "speedup_interval")
+    shown = f" [{bounds[0]:.1f}, {bounds[1]:.1f}]" if len(bounds) == 2 else ""
+    return numerals.times(speedup(data)) + shown
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -170,7 +170,8 @@ def exact(value: float | None) -> str | None:
 
 
 def typeset(ascii_text: str) -> str:
-    """Real minus and multiplication signs; units do not part from their numbers."""
+    """Real minus and times signs; units do not part from their numbers, nor bounds from each other."""
     better = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", ascii_text)
     better = re.sub(r"(?<=\d)x\b", "\N{MULTIPLICATION SIGN}", better)
-    return re.sub(r"(?<=\d) (?=[kMGTP]?(?:B|ms|s|%|min|h)?(?:$|[ ,)]))", "\N{NO-BREAK SPACE}", better)
+    better = re.sub(r"(?<=\d), (?=[^\[\]]*\])", ",\N{NO-BREAK SPACE}", better)
+    return re.sub(r"(?<=\d) (?=(?:[kMGTP]?B?|ms|s|%|min|h)(?:$|[ ,)]))", "\N{NO-BREAK SPACE}", better)

@@ -87,11 +87,24 @@ def table(results: Results) -> Table:
 
 def engines_table(results: Results) -> Table:
     """The baseline, the artifact on each engine and other candidates, for a terminal."""
-    shown = Table(title=Text("Engines", style="bold"), title_justify="left")
+    return _lines("Engines", subjects(results))
+
+
+def bench_table(figures: Sequence[Results]) -> Table:
+    """Candidates that were timed in one interleaved run, the baseline first, for a terminal."""
+    roles = ["baseline", *["candidate"] * len(figures)]
+    return _lines(
+        "Bench",
+        [Subject(text(data, "name") or role, role, data) for role, data in zip(roles, figures, strict=False)],
+    )
+
+
+def _lines(title: str, everyone: Sequence[Subject]) -> Table:
+    shown = Table(title=Text(title, style="bold"), title_justify="left")
     shown.add_column("Model and engine", overflow="fold")
     for heading in COLUMNS:
         shown.add_column(heading, justify="right")
-    for subject in subjects(results):
+    for subject in everyone:
         shown.add_row(Text(_who(subject)), *(_dim(cell) for cell in cells(subject)))
     return shown
 

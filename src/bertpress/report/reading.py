@@ -40,7 +40,7 @@ def text(source: object, *path: str) -> str | None:
 
 
 def mapping(source: object, *path: str) -> Results:
-    """The mapping at a path; empty when there is none."""
+    """The mapping at a path, or the source itself without one; empty when it is none."""
     found = value(source, *path)
     return found if isinstance(found, Mapping) else {}
 

@@ -41,9 +41,8 @@ def _name(results: Results, key: str) -> str:
 
 
 def _header(results: Results, task: str, recipe: str) -> Markup:
-    baseline = text(results, "baseline", "name")
-    threads, engine = (text(results, "artifact", key) for key in ("threads", "engine"))
-    conditions = [engine and f"engine {engine}", threads and f"threads {threads}", _seed(results)]
+    threads, seed = (text(results, *path) for path in (("artifact", "threads"), ("seed",)))
+    conditions = [threads and f"{threads} threads", seed and f"seed {seed}"]
     note = text(results, "note")
     return join(
         element(
@@ -52,10 +51,11 @@ def _header(results: Results, task: str, recipe: str) -> Markup:
         element("h1", sections.capital(typeset(comparison.verdict(results)))),
         element(
             "p",
-            element("strong", baseline or "The baseline"),
-            " before and after compression. Measured with ",
-            ", ".join(condition for condition in conditions if condition) or "conditions not recorded",
-            ".",
+            "Before: ",
+            _side(mapping(results, "baseline")),
+            ". After: ",
+            _side(mapping(results, "artifact")),
+            f". {', '.join(filter(None, conditions)).capitalize() or 'Conditions not recorded'}.",
             class_="lead",
         ),
         element("p", note, class_="notice") if note else None,
@@ -63,9 +63,9 @@ def _header(results: Results, task: str, recipe: str) -> Markup:
     )
 
 
-def _seed(results: Results) -> str | None:
-    seed = text(results, "seed")
-    return seed and f"seed {seed}"
+def _side(data: Results) -> Markup:
+    engine = text(data, "engine")
+    return join(element("strong", text(data, "name") or "not named"), f" on {engine}" if engine else None)
 
 
 def _tiles(results: Results) -> Iterator[Markup]:

@@ -20,6 +20,13 @@ COMPONENTS = {
     "head": "Task head",
 }
 
+ROLES = {
+    "baseline": "baseline",
+    "artifact": "artifact",
+    "engine": "artifact on other engines",
+    "candidate": "other candidates",
+}
+
 
 def component_name(key: str) -> str:
     """A component's key in words; unknown ones keep their key."""
@@ -33,7 +40,7 @@ def capital(name: str) -> str:
 
 def hint(words: str) -> Markup:
     """A line on how to read what follows."""
-    return element("p", words, class_="muted")
+    return element("p", words, class_="hint")
 
 
 def missing(what: str) -> Markup:
@@ -115,7 +122,9 @@ def trade_offs(results: Results) -> Markup:
         "median",
     )
     words = "Vertical bars are 95 % intervals; the dashed line is the level of the baseline."
-    return join(hint(words), element("div", size, latency, class_="grid"))
+    roles = dict.fromkeys(subject.role for subject in subjects(results))
+    legend = bars.legend([(role, ROLES[role]) for role in roles])
+    return join(hint(words), legend, element("div", size, latency, class_="grid"))
 
 
 def _score_against(
@@ -213,9 +222,7 @@ def latencies(results: Results) -> Markup:
         ]
         chart = ridges(spread, title=f"Latency samples: {title}") if spread else missing("Latency samples")
         figures.append(element("figure", element("figcaption", element("strong", title)), chart))
-    words = (
-        "Raw samples, each scaled to its own peak. Solid: median; dotted: 90th percentile (p90)."
-    )
+    words = "Raw samples, each scaled to its own peak. Solid: median; dotted: 90th percentile (p90)."
     return join(hint(words), element("div", figures, class_="grid"))
 
 

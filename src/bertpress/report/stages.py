@@ -7,7 +7,7 @@ from bertpress.report import comparison, numerals
 from bertpress.report.charts import curves
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.reading import Results, items, mapping, number, text
-from bertpress.report.sections import definitions, hint, missing
+from bertpress.report.sections import definitions, missing
 
 
 def training(results: Results) -> Markup:
@@ -37,7 +37,7 @@ def _stage(index: int, stage: Results) -> Markup:
 def _averaging(records: int) -> Markup | None:
     length = curves.span(records)
     return (
-        element("p", f"Each point is the mean of {length} records.", class_="muted") if length > 1 else None
+        element("p", f"Each point is the mean of {length} records.", class_="hint") if length > 1 else None
     )
 
 
@@ -48,7 +48,7 @@ def _speed(log: Sequence[Any]) -> str | None:
 
 def _method_names(stage: Results) -> Iterator[str]:
     for method in items(stage, "methods"):
-        yield from mapping({"method": method}, "method") or [str(method)]
+        yield from mapping(method) or [str(method)]
 
 
 def _curves(log: Sequence[Any]) -> Iterator[Markup]:

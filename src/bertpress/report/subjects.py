@@ -26,15 +26,10 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """A short label for charts: the role of baseline and artifact, another engine, or the name."""
+        """A short label for charts: "baseline", the artifact's engine, or a candidate's name."""
         if self.role == "baseline":
             return "baseline"
-        engine = text(self.data, "engine")
-        label = self.name
-        if self.role == "artifact":
-            label = f"artifact, {engine}" if engine else "artifact"
-        elif self.role == "engine" and engine:
-            label = engine
+        label = self.name if self.role == "candidate" else text(self.data, "engine") or self.name
         return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
@@ -53,7 +48,7 @@ def subjects(results: Results) -> list[Subject]:
         if engine != own:
             found.append(Subject(name, "engine", {"engine": engine, **mapping(engines, engine)}))
     for candidate in items(results, "candidates"):
-        data = mapping({"candidate": candidate}, "candidate")
+        data = mapping(candidate)
         found.append(Subject(text(data, "name") or "candidate", "candidate", data))
     return found
 

@@ -65,6 +65,7 @@ def raw_labels(task: Task, rows: Rows) -> list[Any]:
 
 
 def flat(values: Iterable[Any]) -> Iterable[Any]:
+    """The values, and those inside of lists."""
     for value in values:
         if isinstance(value, list):
             yield from value
@@ -110,6 +111,7 @@ def _to_id(task: Task, rows: Rows) -> Callable[[Any], int | None]:
 
 
 def unknown_label(task: Task, rows: Rows, index: int, raw: Any) -> DataError:
+    """The error for a label that is missing, a list, or in no list of labels."""
     where = f"{rows.place(index)}, column '{task.label_column}'"
     if raw is None or raw == "":
         return DataError(f"{where}: the label is missing")

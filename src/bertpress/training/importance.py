@@ -6,13 +6,14 @@ of an example's loss is the sum of a * dL/da; the importance is its absolute val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bertpress import tasks
+from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.slots import Slot
 from bertpress.tasks import Task
@@ -74,20 +75,25 @@ def _per_example(activation: Tensor, size: int) -> Tensor:
     """(batch, tokens, channels) to (batch, groups): the derivative of each example's loss by each group's gate."""
     assert activation.grad is not None
     product = (activation.detach() * activation.grad).sum(1)
-    return product.double().unflatten(-1, (-1, size)).sum(-1)
+    groups: Tensor = product.double().unflatten(-1, (-1, size))
+    return groups.sum(-1)
 
 
 def _sum_of_examples(
     logits: Tensor, batch: dict[str, Tensor], loss: Callable[[Tensor, dict[str, Tensor]], Tensor]
 ) -> Tensor:
     losses = [
-        loss(logits[i : i + 1], {name: value[i : i + 1] for name, value in batch.items()}) for i in range(len(logits))
+        loss(logits[i : i + 1], {name: value[i : i + 1] for name, value in batch.items()})
+        for i in range(len(logits))
     ]
     return torch.stack(losses).sum()
 
 
 def task_importance(
-    model: BertpressPreTrainedModel, task: Task, gates: Mapping[Any, tuple[Slot, int]], batches: Sequence[dict[str, Tensor]]
+    model: BertpressPreTrainedModel,
+    task: Task,
+    gates: Mapping[Any, tuple[Slot, int]],
+    batches: Sequence[dict[str, Tensor]],
 ) -> dict[Any, Tensor]:
     """:func:`gate_importance` under the task's own loss."""
     return gate_importance(model, gates, batches, lambda logits, batch: tasks.loss(task, logits, batch))
@@ -97,7 +103,7 @@ def head_gates(model: BertpressPreTrainedModel) -> dict[int, tuple[Slot, int]]:
     """Layer -> the slot where its heads lie side by side, and the width of one; layers without heads are absent."""
     return {
         i: (layer.attention.context_slot, layer.spec.attention.value_size)
-        for i, layer in enumerate(model.encoder.layers)
+        for i, layer in _layers(model)
         if layer.spec.attention_from is None and layer.spec.attention.heads
     }
 
@@ -106,8 +112,14 @@ def neuron_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple
     """(layer, network) -> the slot of its inner neurons, each a group of its own."""
     return {
         (i, j): (network.inner_slot, 1)
-        for i, layer in enumerate(model.encoder.layers)
+        for i, layer in _layers(model)
         if layer.spec.ffn_from is None
-        for j, network in enumerate(layer.ffn)
+        for j, network in enumerate(layer.networks())
         if network.width
     }
+
+
+def _layers(model: BertpressPreTrainedModel) -> Iterator[tuple[int, EncoderLayer]]:
+    for i, layer in enumerate(model.encoder.layers):
+        assert isinstance(layer, EncoderLayer)
+        yield i, layer

@@ -8,6 +8,7 @@ torch, numpy and Python are seeded anew at each step.  A resumed run therefore r
 whatever an evaluation, a callback or a checkpoint draws in between.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.needs_teacher = any(term.needs_teacher for term in objectives)
         self.record = Record()
         self.selection = Selection()
+        self.identity: dict[str, Any] = {}
+        self.resume_content: dict[str, Any] | None = None
+        self.began = time.monotonic()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Fused AdamW over the model and the extra state."""
@@ -118,7 +122,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.create_scheduler(self.plan.total)
         self.model.zero_grad()
         snapshot = Snapshot(self)
-        content = self.checkpoints.latest()
+        content, self.resume_content = self.resume_content, None
         start = int(content["step"]) if content else 0
         if content:
             self.plan.total = int(content["total"])
@@ -175,9 +179,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             step += 1
             ended = step % self.plan.steps_per_epoch == 0 or step >= self.plan.total or self.control.should_epoch_stop
             self._after_step(step, ended)
+            self._hurry(step)
             if wishes[0] or wishes[1] or self.control.should_save:
                 self._check_numbers(step)
-                self._hurry(step)
                 snapshot.write(step)
                 written = time.monotonic()
             if wishes[0]:
@@ -219,7 +223,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         every = max(1, self.plan.total // self.settings.log_points)
         if step % every == 0 or step >= self.plan.total or self.control.should_log:
             rates = self.lr_scheduler.get_last_lr()
-            entry = self.record.close(step, self.state.epoch or 0.0, rates[0], self._seconds())
+            entry = self.record.close(step, self.state.epoch or 0.0, rates[0], self.seconds())
             self.log({**{f"loss/{name}": value for name, value in entry["terms"].items()},
                       **{name: value for name, value in entry.items() if name not in ("terms", "step", "epoch")}})  # fmt: skip
         looks = self.settings.evaluations_per_epoch
@@ -243,17 +247,19 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         if self.settings.select == "best":
             self.selection.put_back(self)
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """Time of the steps so far, earlier processes included."""
         return self.record.seconds_before + time.monotonic() - self.began
 
     def _hurry(self, step: int) -> None:
         """Shorten the plan if the clock would run out before its end."""
-        if self.settings.max_seconds is None:
+        limit, spent = self.settings.max_seconds, self.seconds()
+        if limit is None or (spent < 0.05 * limit and step < 50):  # the first steps are no measure
             return
-        spent = self._seconds()
-        possible = step + int(max(0.0, self.settings.max_seconds - spent) / (spent / step))
-        self.plan.total = int(distributed.same_everywhere(max(step, min(self.plan.total, possible))))
-        self.state.max_steps = self.plan.total
+        possible = step + int(max(0.0, limit - spent) / (spent / step))
+        possible = int(distributed.same_everywhere(possible))
+        if possible < 0.98 * self.plan.total or spent >= limit:
+            self.plan.total = self.state.max_steps = max(step, min(possible, self.plan.total))
 
     def _check_numbers(self, step: int) -> None:
         """Stop before weights that are no numbers reach a checkpoint."""
@@ -267,6 +273,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
 def arguments(folder: Path, settings: TrainSettings, seed: int) -> TrainingArguments:
     """What the Trainer itself has to know; saving, evaluating and logging at set steps are not its business here."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch_size,
@@ -282,5 +289,5 @@ def arguments(folder: Path, settings: TrainSettings, seed: int) -> TrainingArgum
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         dataloader_num_workers=0,
-        ddp_backend="gloo" if not torch.cuda.is_available() else None,
+        ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
     )

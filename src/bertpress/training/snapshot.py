@@ -50,7 +50,7 @@ class Snapshot:
                 [_kind(callback), callback.state_dict() if hasattr(callback, "state_dict") else None]
                 for callback in trainer.methods
             ],
-            "record": trainer.record.state_dict(trainer._seconds()),
+            "record": trainer.record.state_dict(trainer.seconds()),
             "selection": [trainer.selection.best, trainer.selection.step],
             "log_history": trainer.state.log_history,
         }

@@ -16,7 +16,9 @@ MASK = (torch.arange(11) < torch.tensor([[11], [7], [1]])).long()
 
 def tiny(layers=3, *, labels=4, kind="sequence", **changes):
     torch.manual_seed(0)
-    blueprint = uniform(layers=layers, hidden_size=24, heads=4, ffn=20, vocabulary=90, head=HeadSpec(kind=kind, labels=labels))
+    blueprint = uniform(
+        layers=layers, hidden_size=24, heads=4, ffn=20, vocabulary=90, head=HeadSpec(kind=kind, labels=labels)
+    )
     model = build_model(blueprint.replace(**changes))
     for _, weight in model.unique_weights():
         weight.data += 0.1 * torch.randn_like(weight)  # biases and norms away from their neutral values

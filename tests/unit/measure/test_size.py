@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from bertpress.errors import ArtifactError, ModelError
-from bertpress.measure.size import BERT_BASE_BYTES, is_embedding, openvino_embedding_bytes, safetensors_tensors, size
+from bertpress.measure.size import (
+    BERT_BASE_BYTES,
+    is_embedding,
+    openvino_embedding_bytes,
+    safetensors_tensors,
+    size,
+)
 
 
 def test_bert_base_in_float32():
@@ -55,7 +61,9 @@ def test_names_of_embeddings(name, expected):
     assert is_embedding(name) is expected
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"{]"])
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"{]"]
+)
 def test_broken_safetensors(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
@@ -119,7 +127,10 @@ def test_onnx_graph_with_quantized_table(tmp_path):
     out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, "n", 64])
     (tmp_path / "onnx").mkdir()
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [ids], [out], stored)), tmp_path / "onnx" / "model.onnx")
+    onnx.save(
+        helper.make_model(helper.make_graph(nodes, "g", [ids], [out], stored)),
+        tmp_path / "onnx" / "model.onnx",
+    )
     found = size(tmp_path, "onnxruntime")
     assert found.weight_bytes - found.weight_bytes_without_embeddings == 300 * 16 + 4 * 300
 

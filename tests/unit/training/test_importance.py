@@ -14,7 +14,9 @@ LABELS = torch.tensor([0, 2, 1, 1])
 
 def tiny():
     torch.manual_seed(1)
-    shape = uniform(layers=2, hidden_size=12, heads=3, ffn=8, vocabulary=40, head=HeadSpec(kind="sequence", labels=3))
+    shape = uniform(
+        layers=2, hidden_size=12, heads=3, ffn=8, vocabulary=40, head=HeadSpec(kind="sequence", labels=3)
+    )
     model = build_model(shape, num_labels=3).double()
     for _, weight in model.unique_weights():
         weight.data += 0.3 * torch.randn_like(weight)
@@ -26,13 +28,16 @@ def loss(logits, batch):
 
 
 def batches(sizes):
-    parts = [{"input_ids": i, "attention_mask": m, "labels": y}
-             for i, m, y in zip(IDS.split(sizes), MASK.split(sizes), LABELS.split(sizes), strict=True)]
+    parts = [
+        {"input_ids": i, "attention_mask": m, "labels": y}
+        for i, m, y in zip(IDS.split(sizes), MASK.split(sizes), LABELS.split(sizes), strict=True)
+    ]
     return parts
 
 
 def numeric(model, slot, group, size):
     """Mean over examples of |central difference of the example's loss by the gate|."""
+
     def losses(gate):
         def scale(_m, _i, out):
             factor = torch.ones(out.shape[-1], dtype=out.dtype)

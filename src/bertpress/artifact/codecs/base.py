@@ -91,7 +91,7 @@ class Codec(BaseModel, ABC):
 
         Args:
             given: what would be encoded.
-            counts: sizes that depend on the data, as :meth:`counts` returns them.
+            counts: sizes that depend on the data, as :meth:`counts` returns them; those that are absent are 0.
 
         Raises:
             ValueError: the codec cannot pack such a tensor.

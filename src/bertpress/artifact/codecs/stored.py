@@ -1,6 +1,6 @@
 """How one weight is stored: its chain of codecs, and what they need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -48,8 +48,7 @@ class Stored:
         for i, codec in enumerate(self.codecs):
             layout = codec.layout(given, counts[i] if counts else {})
             following = layout.pop(VALUES) if i + 1 < len(self.codecs) else given
-            if names & set(layout):
-                raise ValueError(f"codec {codec.kind}: part {min(names & set(layout))} is used twice in one chain")
+            _disjoint(codec, names, layout)
             names |= set(layout)
             stages.append((given, layout))
             given = following
@@ -66,13 +65,18 @@ class Stored:
         carried = weight.detach()
         for i, codec in enumerate(self.codecs):
             given = spec_of(carried)
-            made = codec.encode(carried, {name: self.parts[name] for name in codec.fixed()})
+            codec.layout(given, {})  # refuses what the codec cannot pack at all
+            try:
+                made = codec.encode(carried, {name: self.parts[name] for name in codec.fixed()})
+            except RuntimeError as error:
+                raise ValueError(f"codec {codec.kind}: {error}") from error
             counts.append(codec.counts(made))
             expected = codec.layout(given, counts[-1])
             if (found := {name: spec_of(part) for name, part in made.items()}) != expected:
                 raise ValueError(f"codec {codec.kind} gave {_listed(found)}, must be {_listed(expected)}")
             if i + 1 < len(self.codecs):
                 carried = made.pop(VALUES)
+            _disjoint(codec, parts, made)
             parts.update(made)
         return Packed(parts, tuple(counts))
 
@@ -89,6 +93,11 @@ class Stored:
     def grid(self) -> Grid | None:
         """The integer grid of the weight's values, where its first codec has one."""
         return self.codecs[0].grid(self.parts)
+
+
+def _disjoint(codec: Codec, taken: Iterable[str], names: Iterable[str]) -> None:
+    if twice := set(taken) & set(names):
+        raise ValueError(f"codec {codec.kind}: part {min(twice)} is used twice in one chain")
 
 
 def _listed(specs: Mapping[str, TensorSpec]) -> str:

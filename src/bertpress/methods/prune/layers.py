@@ -6,6 +6,7 @@ also be told how many layers to drop, not only a threshold.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -30,14 +31,16 @@ def layer_similarity(hidden: tuple[Tensor, ...], mask: Tensor) -> Tensor:
         (depth,), summed over tokens; divide by the number of tokens.
     """
     kept = mask.bool()
-    cosines = [torch.cosine_similarity(a[kept], b[kept], dim=-1) for a, b in zip(hidden, hidden[1:], strict=False)]
+    cosines = [torch.cosine_similarity(before[kept], after[kept], dim=-1) for before, after in pairwise(hidden)]
     return torch.stack([cosine.double().sum() for cosine in cosines])
 
 
 def least_contributing(similarity: Tensor, *, drop: int | None, threshold: float) -> list[int]:
     """Layers to drop: the ``drop`` most similar ones, or all above the threshold."""
     order = torch.argsort(similarity, descending=True, stable=True).tolist()
-    return sorted(order[:drop]) if drop is not None else [i for i in sorted(order) if similarity[i] > threshold]
+    return (
+        sorted(order[:drop]) if drop is not None else [i for i in sorted(order) if similarity[i] > threshold]
+    )
 
 
 class Layers(Method):
@@ -50,13 +53,18 @@ class Layers(Method):
     drop: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.5, description="How many layers go: a number, or a share of the depth; null: by the threshold."
     )
-    strategy: Literal["top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "contribution"] = (
-        Field("top", description="Which layers go.")
-    )
+    strategy: Literal[
+        "top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "contribution"
+    ] = Field("top", description="Which layers go.")
     threshold: float = Field(
-        0.95, gt=0, le=1, description="Contribution without a number: layers whose input and output are more alike go."
+        0.95,
+        gt=0,
+        le=1,
+        description="Contribution without a number: layers whose input and output are more alike go.",
     )
-    examples: int = Field(128, ge=1, le=100_000, description="Training examples that the contribution is measured on.")
+    examples: int = Field(
+        128, ge=1, le=100_000, description="Training examples that the contribution is measured on."
+    )
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Cut, before training."""
@@ -64,7 +72,9 @@ class Layers(Method):
         drop = round(self.drop * depth) if isinstance(self.drop, float) else self.drop
         try:
             if self.strategy == "contribution":
-                gone = set(least_contributing(self._similarity(model, ctx), drop=drop, threshold=self.threshold))
+                gone = set(
+                    least_contributing(self._similarity(model, ctx), drop=drop, threshold=self.threshold)
+                )
                 kept = [i for i in range(depth) if i not in gone]
             elif drop is None:
                 raise ValueError("drop=null needs strategy: contribution")

@@ -24,10 +24,16 @@ class Neurons(Method):
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.NARROW})
 
     keep: float = Field(0.5, gt=0, le=1, description="Share of the neurons that stays.")
-    scope: Scope = Field("layer", description="Keep a share of each layer, or rank the neurons of the whole model together.")
+    scope: Scope = Field(
+        "layer", description="Keep a share of each layer, or rank the neurons of the whole model together."
+    )
     normalize: bool = Field(True, description="Divide importances by their l2 norm in each layer.")
-    multiple_of: int = Field(1, ge=1, le=1024, description="With scope layer: round widths to what the hardware likes.")
-    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the importance is measured on.")
+    multiple_of: int = Field(
+        1, ge=1, le=1024, description="With scope layer: round widths to what the hardware likes."
+    )
+    examples: int = Field(
+        256, ge=1, le=100_000, description="Training examples that the importance is measured on."
+    )
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Measure, then cut."""

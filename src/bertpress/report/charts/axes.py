@@ -106,7 +106,9 @@ def beside(axis: Axis, x: float, right: float, show: Callable[[float], str]) -> 
 
 def plain(value: float) -> str:
     """A tick label without needless zeros: ``0.05``, ``2``, ``1,000``."""
-    return f"{value:,.10g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.0e}"
+    if value and abs(value) < 1e-4:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:,.10g}"
 
 
 def short(show: Callable[[float | None], str]) -> Callable[[float], str]:

@@ -57,4 +57,7 @@ def test_keeping_all_reproduces_the_model():
     for method in (Heads.noop(), Neurons.noop()):
         same = method.attach(model, CTX)
         assert same.blueprint == model.blueprint
-        assert all(torch.equal(a, b) for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True)
+        )

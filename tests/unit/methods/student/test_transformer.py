@@ -37,7 +37,9 @@ def test_half_the_layers_are_bit_equal_to_the_teachers():
 
 @pytest.mark.parametrize("start", ["teacher", "random"])
 def test_requested_shape(start):
-    student = Transformer(layers=0.5, heads=2, ffn=0.5, hidden_size=0.5, multiple_of=16, start=start).attach(teacher(), CTX)
+    student = Transformer(layers=0.5, heads=2, ffn=0.5, hidden_size=0.5, multiple_of=16, start=start).attach(
+        teacher(), CTX
+    )
     shape = student.blueprint
     assert (len(shape.layers), shape.hidden_size, shape.layers[0].ffn) == (2, 16, (32,))
     assert len(shape.layers[1].attention.heads) == 2
@@ -57,7 +59,11 @@ def test_dead_hidden_dimensions_go_first():
     for name, weight in model.unique_weights():
         if weight.dim() > 1 and weight.shape[-1] == 32 and "output" not in name:
             weight.data[:, ::4] *= 1e-3
-        if weight.dim() > 1 and weight.shape[0] == 32 and ("output" in name or "outer" in name or "dense" in name):
+        if (
+            weight.dim() > 1
+            and weight.shape[0] == 32
+            and ("output" in name or "outer" in name or "dense" in name)
+        ):
             weight.data[::4] *= 1e-3
     weakest = torch.argsort(hidden_magnitude(model))[:8].sort().values
     assert weakest.tolist() == list(range(0, 32, 4))
@@ -72,7 +78,13 @@ def test_random_students_depend_on_the_seed_alone():
 
 
 def test_counts():
-    assert (count_of(3, 12), count_of(0.5, 12), count_of(None, 12), count_of(1, 12), count_of(1.0, 12)) == (3, 6, 12, 1, 12)
+    assert (count_of(3, 12), count_of(0.5, 12), count_of(None, 12), count_of(1, 12), count_of(1.0, 12)) == (
+        3,
+        6,
+        12,
+        1,
+        12,
+    )
     assert count_of(0.3, 1536, multiple=64) == 448
     with pytest.raises(RecipeError, match="student/transformer: 9 must be at most the teacher's 4"):
         Transformer(layers=9).attach(teacher(), CTX)

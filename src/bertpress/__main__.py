@@ -1,0 +1,5 @@
+"""``python -m bertpress``: the command line."""
+
+from bertpress.cli import main
+
+main()

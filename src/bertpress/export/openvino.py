@@ -1,0 +1,88 @@
+"""To OpenVINO: ``openvino/model.xml`` and ``model.bin``, integers as integers, any batch and length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.errors import EngineError
+from bertpress.export.tracing import Exportable, quiet, write_metadata
+
+
+def export(
+    model: BertpressPreTrainedModel,
+    folder: Path,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> Path:
+    """Convert ``model``; weights with an integer grid in ``model.storage`` become int8 constants.
+
+    Args:
+        model: with every transform baked; stays as it is.
+        folder: gets a folder ``openvino``.
+        metadata: task, max_length and the like, for ``metadata.json`` beside the graph.
+        half: store float weights in 16 bits: half the file of a float model, and slightly other answers.
+
+    Returns:
+        The path of ``model.xml``.
+
+    Raises:
+        EngineError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise EngineError("export to openvino: not installed; pip install 'bertpress[openvino]'") from None
+
+    traced = Exportable(model)
+    with quiet():
+        graph = openvino.convert_model(traced, example_input=traced.example())
+    for port, name in zip(graph.inputs, traced.inputs, strict=True):
+        port.get_tensor().set_names({name})
+        port.get_node().set_friendly_name(name)
+        port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
+    graph.outputs[0].get_tensor().set_names({traced.output})
+    look_up_integers(graph)
+    graph.validate_nodes_and_infer_types()
+    target = folder / "openvino"
+    target.mkdir(parents=True, exist_ok=True)
+    write_metadata(model, target, metadata)
+    path = target / "model.xml"
+    openvino.save_model(graph, path, compress_to_fp16=half)
+    return path
+
+
+def look_up_integers(graph: Any) -> int:
+    """Let lookups read integer rows and scale what they found, so that no runtime unfolds a table to float32.
+
+    Rewrites Gather(Multiply(Convert(table), scale), ids) into Multiply(Convert(Gather(table, ids)), Gather(scale,
+    ids)); other readers of the table (a tied decoder) keep theirs.
+
+    Returns:
+        How many lookups were rewritten.
+    """
+    from openvino import opset13 as ops
+
+    count = 0
+    for gather in [node for node in graph.get_ordered_ops() if node.get_type_name() == "Gather"]:
+        multiply = gather.input_value(0).get_node()
+        if multiply.get_type_name() != "Multiply":
+            continue
+        convert, scale = multiply.input_value(0).get_node(), multiply.input_value(1)
+        if convert.get_type_name() != "Convert" or scale.get_node().get_type_name() != "Constant":
+            continue
+        table = convert.input_value(0)
+        rows = table.get_partial_shape()[0]
+        if table.get_node().get_type_name() != "Constant" or scale.get_partial_shape()[0] != rows:
+            continue
+        ids, axis = gather.input_value(1), gather.input_value(2)
+        found = ops.convert(ops.gather(table, ids, axis), convert.get_element_type())
+        scaled = ops.multiply(found, ops.gather(scale, ids, axis))
+        scaled.set_friendly_name(gather.get_friendly_name())
+        for reader in gather.output(0).get_target_inputs():
+            reader.replace_source_output(scaled.output(0))
+        count += 1
+    return count

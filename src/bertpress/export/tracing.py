@@ -1,0 +1,81 @@
+"""What both exporters trace: a copy of the model with plain inputs, one output, and its integers in the graph."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.quantizers import WeightQuantizer, quantize_weight
+from bertpress.encoder.surgery import rebuild
+
+METADATA = "metadata.json"
+
+
+class Exportable(nn.Module):
+    """A model with positional tensors in and one tensor out, its stored integers as fake quantizers.
+
+    Attributes:
+        inputs: names of the inputs, int64 (batch, tokens) each.
+        output: name of the output: ``logits``; without a head ``last_hidden_state`` or ``pooler_output``.
+    """
+
+    def __init__(self, model: BertpressPreTrainedModel) -> None:
+        super().__init__()
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        self.model = rebuild(model, model.blueprint, state).cpu()
+        for name, stored in model.storage.items():
+            if (grid := stored.grid()) is not None:
+                quantizer = WeightQuantizer(grid.scale, grid.zero_point, grid.axis, grid.low, grid.high)
+                quantize_weight(self.model, name, quantizer)
+        self.inputs = input_names(model)
+        head = model.blueprint.head
+        self.output = "logits" if head and (head.kind != "sequence" or head.labels) else "pooler_output"
+        if head is None:
+            self.output = "last_hidden_state"
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Tensors in the order of ``inputs``."""
+        return self.model(**dict(zip(self.inputs, inputs, strict=True)))[self.output]  # type: ignore[no-any-return]
+
+    def example(self, batch: int = 2, tokens: int = 7) -> tuple[Tensor, ...]:
+        """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant."""
+        ids = torch.full((batch, tokens), min(5, self.model.blueprint.embeddings.vocabulary - 1))
+        mask = torch.ones_like(ids)
+        mask[-1, -1] = 0
+        return (ids, mask, torch.zeros_like(ids))[: len(self.inputs)]
+
+
+def input_names(model: BertpressPreTrainedModel) -> tuple[str, ...]:
+    """``token_type_ids`` only where the model has segments that differ."""
+    names = ("input_ids", "attention_mask")
+    return (*names, "token_type_ids") if model.blueprint.embeddings.segments > 1 else names
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Tracers warn about each other's deprecations and about Python values that are constants on purpose."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def write_metadata(model: BertpressPreTrainedModel, folder: Path, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Write ``metadata.json``: inputs, output, labels, and what the caller adds (task, max_length); returns it."""
+    exported = {
+        "inputs": list(input_names(model)),
+        "labels": [model.config.id2label[i] for i in sorted(model.config.id2label)] if model.config.id2label else None,
+        "positions": model.blueprint.embeddings.positions,
+        "pad_id": model.blueprint.embeddings.pad_id,
+    }
+    exported |= dict(metadata or {})
+    (folder / METADATA).write_text(json.dumps(exported, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return exported

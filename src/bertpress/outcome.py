@@ -1,0 +1,177 @@
+"""What came out: baseline and artifact, scored and timed from disk, as their users would load them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertpress import tasks
+from bertpress.artifact import Artifact
+from bertpress.artifact.predict import logits_of
+from bertpress.engines import load_engine
+from bertpress.errors import ModelError
+from bertpress.export.parity import check_parity
+from bertpress.measure.bench import Candidate, interleave
+from bertpress.measure.environment import usable_cores
+from bertpress.measure.profile import breakdown
+from bertpress.measure.size import size
+from bertpress.measure.texts import Text
+from bertpress.runfolder import RunFolder
+from bertpress.stages import Data
+from bertpress.tasks import Rows, Task
+
+if TYPE_CHECKING:
+    from bertpress.runner import Request
+
+TIMED_TEXTS = 256
+ENGINES = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+
+def tokenizer_of(folder: str | Path) -> Any:
+    """The fast tokenizer of a model folder or hub name.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as fault:
+        raise ModelError(f"{folder}: no tokenizer ({' '.join(str(fault).split())[:200]})") from None
+
+
+def measure(
+    request: Request,
+    folder: RunFolder,
+    data: Data,
+    baseline: Artifact,
+    pressed: Artifact,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Score and time the baseline in PyTorch and the artifact on every engine that it was exported to.
+
+    Returns:
+        ``baseline`` and ``artifact`` of results.json; the artifact's own figures are those of its first engine.
+    """
+    engines = [*(ENGINES[runtime] for runtime in request.recipe.export), "torch"]
+    threads = request.threads or usable_cores()
+    truth = tasks.references(data.task, data.validation)
+    found = {}
+    for name, made, engine in [("baseline", baseline, "torch"), *(("artifact", pressed, e) for e in engines)]:
+        say(f"scoring the {name} on {engine}")
+        key = f"measured/{name}-{engine}.json"
+        found[name, engine] = folder.once(key, lambda m=made, e=engine: scores(request, data, m, e, truth))  # type: ignore[misc]
+    say("timing, interleaved")
+    timed = folder.once(
+        "measured/timing.json", lambda: _timing(request, data, baseline, pressed, engines, threads)
+    )
+
+    teacher_answers = found["baseline", "torch"]["predictions"]
+    teacher_bytes = size(baseline.path).weight_bytes
+    tokens = timed["mean_tokens"]
+    rows = {}
+    for engine, times in zip(engines, timed["candidates"][1:], strict=True):
+        figures = found["artifact", engine]
+        drop = tasks.drop(
+            data.task,
+            teacher_answers,
+            figures["predictions"],
+            truth,
+            seed=request.seed,
+            metric=request.metric,
+        )
+        rows[engine] = {
+            **times,
+            **size(pressed.path, engine).as_keys(teacher_bytes),
+            "metric": figures["metric"],
+            "metrics": figures["metrics"],
+            "drop": drop.model_dump(mode="json"),
+            "parity": figures["parity"],
+            "batch": figures["batch"],
+        }
+    first = found["baseline", "torch"]
+    return {
+        "baseline": {
+            **timed["candidates"][0],
+            "name": str(request.teacher or request.model),
+            **shape_of(baseline, tokens),
+            **size(baseline.path).as_keys(),
+            "metric": first["metric"],
+            "metrics": first["metrics"],
+        },
+        "artifact": {
+            **rows[engines[0]],
+            "name": request.recipe.name,
+            **shape_of(pressed, tokens),
+            "engines": rows,
+        },
+    }
+
+
+def scores(request: Request, data: Data, made: Artifact, engine: str, truth: list[Any]) -> dict[str, Any]:
+    """Predictions on the validation split and what they are worth; for exports, how far they are from torch."""
+    batch = 32
+    runner = load_engine(engine, made.path, request.threads)
+    encoded, logits = logits_of(data.task, data.validation, made.tokenizer, runner, batch)
+    answers = tasks.predictions(data.task, encoded, logits)
+    values = tasks.score(data.task, answers, truth, seed=request.seed, metric=request.metric)
+    plain = {name: value.model_dump(mode="json") for name, value in values.items()}
+    parity = (
+        None if engine == "torch" else check_parity(made, engine, data.task, data.validation, request.threads)
+    )
+    return {
+        "predictions": answers,
+        "metric": next(iter(plain.values())),
+        "metrics": plain,
+        "parity": parity,
+        "batch": batch,
+    }
+
+
+def _timing(
+    request: Request, data: Data, baseline: Artifact, pressed: Artifact, engines: list[str], threads: int
+) -> dict[str, Any]:
+    candidates = [
+        Candidate("baseline", baseline.path, "torch"),
+        *(Candidate(engine, pressed.path, engine) for engine in engines),
+    ]
+    rows = data.validation.limit(TIMED_TEXTS, request.seed)
+    timed = interleave(
+        candidates, texts_of(data.task, rows), threads=threads, max_length=data.task.max_length
+    )
+    tokens = [count for figures in timed for count in figures["tokens"]]
+    return {"candidates": timed, "mean_tokens": round(sum(tokens) / len(tokens))}
+
+
+def texts_of(task: Task, rows: Rows) -> list[Text]:
+    """What a user would send: a text, a pair, or words."""
+    columns = [rows.column(name) for name in task.text_columns]
+    if task.kind == "token-classification":
+        return [
+            list(map(str, words)) if not isinstance(words, str) else words.split() for words in columns[0]
+        ]
+    if len(columns) == 1:
+        return [str(text) for text in columns[0]]
+    return [(str(a), str(b)) for a, b in zip(*columns, strict=True)]
+
+
+def shape_of(made: Artifact, tokens: int) -> dict[str, Any]:
+    """Counts that follow from the blueprint alone; MACs for the mean length of the timed texts."""
+    shape = made.blueprint
+    return {
+        "parameters": shape.total_parameters,
+        "parameters_without_embeddings": shape.parameters_without_embeddings,
+        "macs": sum(shape.macs(tokens).values()),
+        "tokens": tokens,
+        "breakdown": breakdown(shape, tokens),
+        "layers": [
+            {
+                "heads": list(layer.attention.heads),
+                "ffn": list(layer.ffn),
+                "head_size": layer.attention.head_size,
+            }
+            for layer in shape.layers
+        ],
+    }

@@ -1,0 +1,81 @@
+"""A run's folder: what was asked comes first, finished steps are marked, everything appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bertpress.artifact.folder import write_file
+from bertpress.errors import MachineError, UserError
+
+IDENTITY = "run.json"
+
+
+class RunFolder:
+    """Files of one run: ``run.json`` (its identity), finished steps as JSON, and whatever folders the steps make."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, Any], *, resume: bool) -> RunFolder:
+        """Start a run, or go on with the one that lies there.
+
+        Args:
+            path: the folder; it and its parents are made.
+            identity: what decides the outcome; must be the same to go on.
+            resume: whether an existing run may be continued.
+
+        Raises:
+            UserError: the folder holds something else, or another run.
+            MachineError: it cannot be written.
+        """
+        plain = json.loads(json.dumps(identity, sort_keys=True))
+        place = path / IDENTITY
+        if place.is_file():
+            if not resume:
+                raise UserError(
+                    f"{path}: holds a run already; add --resume to go on with it, or choose another --out"
+                )
+            _same(path, json.loads(place.read_text(encoding="utf-8")), plain)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: is not empty and holds no run; choose another --out")
+        else:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise MachineError(f"{path}: cannot be made ({os.strerror(fault.errno or 0)})") from None
+            write_file(place, _text(plain))
+        return cls(path)
+
+    def __truediv__(self, name: str) -> Path:
+        """A path below."""
+        return self.path / name
+
+    def write(self, name: str, content: Mapping[str, Any] | str) -> None:
+        """Replace a file in one step."""
+        place = self.path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_file(place, content if isinstance(content, str) else _text(content))
+
+    def once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The content of the JSON file ``name``; made and written if it is not there."""
+        place = self.path / name
+        if not place.is_file():
+            self.write(name, make())
+        content: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        return content
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _same(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    for key in sorted({*there, *here}):
+        if there.get(key) != here.get(key):
+            old, new = (json.dumps(side.get(key))[:80] for side in (there, here))
+            raise UserError(f"{path}: holds a run with {key}={old}, not {new}; choose another --out")

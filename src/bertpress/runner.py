@@ -1,0 +1,301 @@
+"""The straight line: load, check, stages, artifact, export, measure, report.  Read it from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertpress import __version__, artifact, tasks
+from bertpress.artifact import Artifact
+from bertpress.encoder.imports import Loaded, load_pretrained
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.engines import check_available
+from bertpress.errors import RecipeError
+from bertpress.measure.environment import environment
+from bertpress.methods.base import Need
+from bertpress.outcome import measure, tokenizer_of
+from bertpress.recipe import Recipe
+from bertpress.report import run_page
+from bertpress.runfolder import RunFolder
+from bertpress.stages import Data, Run, fit, run_stage
+from bertpress.tasks import Rows, Task
+from bertpress.training import TrainSettings
+
+Say = Callable[[str], None]
+RUNTIMES = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One compression, as the command line or the API asks for it.
+
+    Attributes:
+        model: hub name or folder.
+        recipe: resolved.
+        task: as :func:`bertpress.tasks.resolve` gives it.
+        out: the run's folder.
+        data: folder of the task's splits; None asks the hub.
+        teacher: another model to learn from; None: the model itself, fine-tuned first where it is not yet.
+        seed: decides everything random.
+        resume: go on with the run in ``out``.
+        threads: of every engine that is timed; None: all cores.
+        command: what repeats this run.
+        train: rows instead of ``data``.
+        validation: rows instead of ``data``.
+        metric: the user's own, a function of predictions and references; higher is better.
+        train_limit: at most so many training rows.
+        validation_limit: at most so many validation rows.
+    """
+
+    model: str | Path
+    recipe: Recipe
+    task: Task
+    out: Path
+    data: Path | None = None
+    teacher: str | Path | None = None
+    seed: int = 0
+    resume: bool = False
+    threads: int | None = None
+    command: str = ""
+    train: Rows | None = None
+    validation: Rows | None = None
+    metric: tasks.UserMetric | None = None
+    train_limit: int | None = None
+    validation_limit: int | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        return {
+            "model": str(self.model),
+            "recipe": self.recipe.to_dict(),
+            "task": self.task.model_dump(mode="json"),
+            "teacher": None if self.teacher is None else str(self.teacher),
+            "seed": self.seed,
+            "train_limit": self.train_limit,
+            "validation_limit": self.validation_limit,
+        }
+
+
+def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
+    """Compress, measure and report; everything is in ``request.out`` afterwards.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        UserError: the input is wrong; the message is one line.
+        Interrupted: Ctrl-C; the same request with ``resume`` goes on.
+    """
+    recipe = request.recipe
+    recipe.check()
+    for runtime in recipe.export:
+        check_available(RUNTIMES[runtime])
+    data = load_data(request)
+    _check_needs(recipe, data)
+    source = load_pretrained(request.model, data.task.head(), **labels_of(data.task))
+    tokenizer = tokenizer_of(source.tokenizer_source)
+
+    folder = RunFolder.open(request.out, request.identity(), resume=request.resume)
+    folder.write("recipe.yaml", recipe.to_yaml())
+    folder.write("environment.json", environment(threads=request.threads, seed=request.seed))
+
+    baseline = make_teacher(request, folder, data, source, tokenizer, say)
+    teacher = baseline.model
+    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric)
+    model = source.model if request.teacher is not None else teacher
+    reports = []
+    for number, stage in enumerate(recipe.stages, start=1):
+        model, report = run_stage(shared, stage, number, model, source.model)
+        reports.append(report)
+
+    pressed = save_artifact(request, folder, data, model, tokenizer, baseline)
+    for runtime in recipe.export:
+        if not (pressed.path / runtime).is_dir():
+            say(f"exporting to {runtime}")
+            pressed.export(runtime)
+
+    results = {
+        "bertpress": __version__,
+        "command": request.command,
+        "seed": request.seed,
+        "recipe": recipe.to_dict(),
+        "task": data.task.model_dump(mode="json"),
+        "environment": environment(threads=request.threads, seed=request.seed),
+        **measure(request, folder, data, baseline, pressed, say),
+        "stages": reports,
+    }
+    pressed.record({key: results[key] for key in ("baseline", "artifact", "environment")})
+    folder.write("results.json", results)
+    folder.write("report.html", run_page(results))
+    return results
+
+
+def load_data(request: Request) -> Data:
+    """Rows of both splits, and the task with its labels.
+
+    Raises:
+        DataError: a file, column or label is not usable; named in one line.
+    """
+    splits = {}
+    for name, given, limit in (
+        ("train", request.train, request.train_limit),
+        ("validation", request.validation, request.validation_limit),
+    ):
+        rows = (
+            given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
+        )
+        splits[name] = rows
+    own = load_pretrained(request.model).id2label if request.task.labels is None else None
+    task = tasks.with_labels(request.task, splits["train"], own)
+    tasks.with_labels(
+        task, splits["validation"]
+    )  # a label never seen in train is found now, not after training
+    return Data(task, splits["train"], splits["validation"])
+
+
+def labels_of(task: Task) -> dict[str, Any]:
+    """Label names as a model's config keeps them."""
+    if task.labels is None:
+        return {}
+    return {
+        "id2label": dict(enumerate(task.labels)),
+        "label2id": {name: i for i, name in enumerate(task.labels)},
+    }
+
+
+def _check_needs(recipe: Recipe, data: Data) -> None:
+    for stage, name, method in recipe.methods():
+        if Need.LABELS in method.requires and data.task.kind == "masked-lm":
+            place = f"{recipe.name} stage {stage.name}, {name}"
+            raise RecipeError(f"{place}: needs labels, and the task {data.task.name} has none")
+
+
+def make_teacher(
+    request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say
+) -> Artifact:
+    """The uncompressed model that everything is measured against, as an artifact of its own.
+
+    A model that is fine-tuned already is its own teacher; another is fine-tuned first, as the recipe says.
+    """
+    place = folder / "teacher"
+    if place.is_dir():
+        return artifact.load(place)
+    if request.teacher is not None:
+        loaded = load_pretrained(request.teacher, data.task.head(), **labels_of(data.task))
+        if not loaded.fine_tuned:
+            raise RecipeError(
+                f"--teacher {request.teacher}: has no trained head for the task {data.task.name}"
+            )
+        teacher_tokenizer = tokenizer_of(loaded.tokenizer_source)
+        if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise RecipeError(
+                f"--teacher {request.teacher}: its vocabulary differs from the one of {request.model}"
+            )
+        model: BertpressPreTrainedModel = loaded.model
+    else:
+        model = source.model
+        if not source.fine_tuned:
+            model = _fine_tuned(request, folder, data, source, tokenizer, say)
+    return artifact.save(model, tokenizer, data.task, place, seed=request.seed, command=request.command)
+
+
+def _fine_tuned(
+    request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say
+) -> BertpressPreTrainedModel:
+    say(f"{request.model} is not fine-tuned for {data.task.name}: making a teacher of it first")
+    model = load_pretrained(request.model, data.task.head(), **labels_of(data.task)).model
+    settings = request.recipe.fine_tune
+    fit(
+        model,
+        data,
+        tokenizer,
+        settings,
+        folder / "fine-tuning",
+        seed=request.seed,
+        say=say,
+        label="fine-tuning",
+    )
+    return model
+
+
+def save_artifact(
+    request: Request,
+    folder: RunFolder,
+    data: Data,
+    model: BertpressPreTrainedModel,
+    tokenizer: Any,
+    baseline: Artifact,
+) -> Artifact:
+    """The compressed model in the form that its user will load."""
+    place = folder / "model"
+    if place.is_dir():
+        return artifact.load(place)
+    return artifact.save(
+        model,
+        tokenizer,
+        data.task,
+        place,
+        recipe=request.recipe.to_dict(),
+        seed=request.seed,
+        command=request.command,
+        parent=artifact.parent_of(str(request.model), baseline.path),
+    )
+
+
+def fine_tune(
+    model: str | Path,
+    task: Task,
+    out: Path,
+    *,
+    data: Path | None = None,
+    settings: TrainSettings | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    command: str = "",
+    train: Rows | None = None,
+    validation: Rows | None = None,
+    metric: tasks.UserMetric | None = None,
+    train_limit: int | None = None,
+    validation_limit: int | None = None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Fine-tune a model on a task: makes a teacher.
+
+    Returns:
+        ``path`` of the artifact, ``metric`` and ``metrics`` on validation, ``train``, ``environment``, ``seed``,
+        ``command``.
+    """
+    stage = {"name": "fine-tuning", "train": (settings or TrainSettings()).model_dump(mode="json")}
+    recipe = Recipe.parse({"name": "fine-tune", "stages": [stage], "export": []})
+    request = Request(
+        model, recipe, task, out, data, seed=seed, resume=resume, command=command, train=train, validation=validation,
+        metric=metric, train_limit=train_limit, validation_limit=validation_limit,
+    )  # fmt: skip
+    rows = load_data(request)
+    source = load_pretrained(model, rows.task.head(), **labels_of(rows.task))
+    tokenizer = tokenizer_of(source.tokenizer_source)
+    folder = RunFolder.open(out, request.identity(), resume=resume)
+    shared = Run(folder, rows, tokenizer, seed, say)
+    trained, report = run_stage(shared, recipe.stages[0], 1, source.model, source.model)
+    place = folder / "model"
+    if place.is_dir():
+        made = artifact.load(place)
+    else:
+        made = artifact.save(
+            trained, tokenizer, rows.task, place, recipe=recipe.to_dict(), seed=seed, command=command
+        )
+    scores = made.evaluate(rows.validation, metric=metric)
+    results = {
+        "path": str(place),
+        "metric": next(iter(scores.values())).model_dump(mode="json"),
+        "metrics": {name: score.model_dump(mode="json") for name, score in scores.items()},
+        "train": report.get("train"),
+        "environment": environment(seed=seed),
+        "seed": seed,
+        "command": command,
+    }
+    made.record({"artifact": {"metric": results["metric"]}, "environment": results["environment"]})
+    folder.write("results.json", results)
+    return results

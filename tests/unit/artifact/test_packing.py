@@ -1,0 +1,219 @@
+import hashlib
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bertpress.artifact import packing, sizes
+from bertpress.artifact.codecs import Dense, Int8, Stored
+from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.model import build_model
+from bertpress.errors import ArtifactError, BertpressError
+
+
+def header_of(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def rewrite(path, change):
+    """Write the same tensors under a header that ``change`` has edited."""
+    header, data = header_of(path)
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def edit_plan(path, change):
+    def edit(header):
+        plan = json.loads(header["__metadata__"][packing.KEY])
+        change(plan)
+        header["__metadata__"][packing.KEY] = json.dumps(plan)
+
+    rewrite(path, edit)
+
+
+@pytest.mark.parametrize(("axis", "symmetric"), [(0, True), (None, True), (1, False), (None, False)])
+def test_a_state_dict_comes_back_bit_for_bit(model, quantized, tmp_path, axis, symmetric):
+    quantized(model, axis=axis, symmetric=symmetric)
+    path = tmp_path / "m.safetensors"
+    packing.write(path, model.state_dict(), model.storage)
+    state, storage = packing.read(path)
+    own = model.state_dict()
+    assert state.keys() == own.keys()
+    assert all(torch.equal(state[name], own[name]) for name in own)
+    assert storage.keys() == model.storage.keys()
+    packing.write(tmp_path / "again.safetensors", state, storage)
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_without_a_plan_the_file_is_plain_safetensors(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    packing.write(path, model.state_dict(), {})
+    assert header_of(path)[0]["__metadata__"] == {"format": "pt"}
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(path).items())
+
+
+def test_other_dtypes_stay(tmp_path):
+    state = {"n": torch.tensor([3], dtype=torch.int32), "h": torch.ones(2, dtype=torch.bfloat16), "e": torch.ones(0, 4)}
+    packing.write(tmp_path / "m.safetensors", state, {})
+    back, _ = packing.read(tmp_path / "m.safetensors")
+    assert {name: (value.dtype, value.tolist()) for name, value in back.items()} == {
+        "n": (torch.int32, [3]),
+        "h": (torch.bfloat16, [1.0, 1.0]),
+        "e": (torch.float32, []),
+    }
+
+
+def test_shared_weights_are_stored_once(tmp_path):
+    table = torch.randn(5, 4)
+    state = {"table": table, "decoder": table, "twin": table.clone()}
+    storage = {"decoder": Stored((Dense(dtype="bfloat16"),))}
+    table.copy_(table.bfloat16().float())
+    path = tmp_path / "m.safetensors"
+    packing.write(path, state, storage)
+    assert set(header_of(path)[0]) == {"__metadata__", "table::values", "twin"}
+    back, _ = packing.read(path)
+    assert back["decoder"] is back["table"]
+    assert torch.equal(back["decoder"], table)
+    assert packing.inspect(path).elements == 40
+
+
+def test_contradicting_plans_for_one_weight_are_a_fault():
+    table = torch.zeros(2, 2)
+    storage = {"a": Stored((Dense(),)), "b": Stored((Dense(dtype="float16"),))}
+    with pytest.raises(BertpressError, match="b shares the weight of a, but their storage plans differ"):
+        packing.pack({"a": table, "b": table}, storage)
+
+
+@pytest.mark.parametrize("value", [0.26, float("nan")])
+def test_a_weight_off_its_grid_is_a_fault(value):
+    plan = {"w": Stored((Int8(),), {"scale": torch.tensor(0.25)})}
+    packing.pack({"w": torch.tensor([0.5, 0.25])}, plan)
+    with pytest.raises(BertpressError, match=r"w: codec int8 would change a value by .*must be 0"):
+        packing.pack({"w": torch.tensor([0.5, value])}, plan)
+
+
+def test_faults_of_a_plan_are_named():
+    scale = {"scale": torch.tensor([1.0])}
+    with pytest.raises(BertpressError, match="storage plan names gone, which the model does not have"):
+        packing.pack({}, {"gone": Stored((Dense(),))})
+    with pytest.raises(BertpressError, match="w: codec int8 packs float32, got float16"):
+        packing.pack({"w": torch.ones(1).half()}, {"w": Stored((Int8(axis=0),), scale)})
+    with pytest.raises(BertpressError, match="w: int8: axis=1 must be below 1"):
+        packing.pack({"w": torch.ones(1)}, {"w": Stored((Int8(axis=1),), scale)})
+    with pytest.raises(BertpressError, match="must not contain '::'"):
+        packing.pack({"w::values": torch.ones(1)}, {})
+
+
+def test_bytes_follow_from_the_plan(quantized, tmp_path):
+    """[SIZE] at a shape whose header is small beside its data, as in any real model."""
+    head = HeadSpec(kind="sequence", labels=2)
+    model = quantized(build_model(uniform(layers=2, hidden_size=256, heads=4, ffn=1024, vocabulary=8000, head=head)))
+    path = tmp_path / "m.safetensors"
+    packing.write(path, model.state_dict(), model.storage)
+    foretold = sizes.model_bytes(model)
+    assert foretold == sizes.file_bytes(path)
+    assert path.stat().st_size == pytest.approx(sum(foretold.values()), rel=0.02)
+    ints = sum(w.numel() for _, w in model.unique_weights() if w.ndim == 2)
+    rows = sum(len(w) for _, w in model.unique_weights() if w.ndim == 2)
+    floats = sum(w.numel() for _, w in model.unique_weights() if w.ndim == 1)
+    assert sum(foretold.values()) == ints + 4 * rows + 4 * floats
+    dense = sizes.model_bytes(build_model(model.blueprint))
+    assert dense == {name: 4 * count for name, count in model.blueprint.parameters().items()}
+
+
+def test_a_name_of_no_component_is_a_fault():
+    with pytest.raises(BertpressError, match=r"probe\.weight: belongs to no component"):
+        sizes.component("probe.weight")
+
+
+def test_the_same_weights_give_the_same_bytes(model, quantized, tmp_path):
+    """safetensors writes several metadata keys in an order that changes from call to call."""
+    quantized(model)
+    hashes = set()
+    for i in range(8):
+        packing.write(tmp_path / str(i), model.state_dict(), model.storage)
+        hashes.add(hashlib.sha256((tmp_path / str(i)).read_bytes()).hexdigest())
+    assert len(hashes) == 1
+
+
+def test_others_may_read_the_file(model, tmp_path):
+    (tmp_path / "other").touch()
+    packing.write(tmp_path / "m.safetensors", model.state_dict(), {})
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.fixture
+def packed(tmp_path):
+    path = tmp_path / "m.safetensors"
+    scale = torch.tensor([0.5, 0.25])
+    state = {"w": torch.tensor([[0.5, 1.0, -1.5], [0.25, 0.0, 2.0]]), "bias": torch.ones(2)}
+    packing.write(path, state, {"w": Stored((Int8(axis=0),), {"scale": scale})})
+    return path
+
+
+@pytest.mark.parametrize("length", [0, 4, 8, 60, -1, -5])
+def test_a_cut_file_is_refused(packed, length):
+    packed.write_bytes(packed.read_bytes()[:length])
+    with pytest.raises(ArtifactError, match=r"m\.safetensors: not a whole safetensors file"):
+        packing.inspect(packed)
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(packed):
+    def claim(header):
+        header["bias"]["shape"] = [10**12]
+        header["bias"]["data_offsets"][1] = header["bias"]["data_offsets"][0] + 4 * 10**12
+
+    rewrite(packed, claim)
+    with pytest.raises(ArtifactError, match="not a whole safetensors file"):
+        packing.inspect(packed)
+
+
+def test_a_header_length_that_lies_is_refused(packed):
+    data = packed.read_bytes()
+    packed.write_bytes(struct.pack("<Q", 2**62) + data[8:])
+    with pytest.raises(ArtifactError, match="not a whole safetensors file"):
+        packing.inspect(packed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: plan["weights"]["w"].update(shape=[10**6, 10**6]), r"w::values is int8\[2, 3\], must be int8\[1000000"),
+        (lambda plan: plan["weights"]["w"].update(shape=[3, 2]), r"w::values is int8\[2, 3\], must be int8\[3, 2\]"),
+        (lambda plan: plan["weights"]["w"].update(shape=[-2, -3]), r"weights\.w\.shape\.0.*greater than or equal to 0"),
+        (lambda plan: plan["weights"]["w"]["codecs"][0].update(axis=5), "axis=5 must be below 2"),
+        (lambda plan: plan["weights"]["w"]["codecs"][0].update(kind="eval"), "codec kind 'eval' is unknown"),
+        (lambda plan: plan["weights"]["w"]["codecs"][0].update(symmetric=False), r"w::values is int8.*must be uint8"),
+        (lambda plan: plan["weights"]["w"].update(counts=[]), "0 counts for 1 codecs"),
+        (lambda plan: plan["weights"]["w"].update(codecs=[]), r"weights\.w\.codecs"),
+        (lambda plan: plan["weights"].update(v=plan["weights"]["w"]), "v::values is missing"),
+        (lambda plan: plan["weights"].pop("w"), "w::scale is not in the storage plan"),
+        (lambda plan: plan["ties"].update(x="gone"), "ties: x -> gone must name a new and a stored weight"),
+        (lambda plan: plan["ties"].update(w="bias"), "ties: w -> bias"),
+        (lambda plan: plan.update(format=2), "storage plan, format"),
+    ],
+)
+def test_a_plan_that_contradicts_the_header_is_refused(packed, change, message):
+    edit_plan(packed, change)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        packing.read(packed)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_without_a_plan_are_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({"w::values": torch.ones(2)}, path, metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match="w::values is not in the storage plan"):
+        packing.inspect(path)
+
+
+def test_an_unknown_dtype_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({"w": torch.ones(2, dtype=torch.float8_e4m3fn)}, path)
+    with pytest.raises(ArtifactError, match="w has dtype F8_E4M3, must be one of"):
+        packing.inspect(path)
