@@ -210,7 +210,7 @@ def training(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def fine_tuning_model(arguments: argparse.Namespace, folder: Path) -> tuple[BertForSequenceClassification, Any]:
-    """transformers' model with two labels, and its tokenizer."""
+    """A stock model with two labels, and its tokenizer."""
     if not arguments.model:
         return random_bert("MiniLM-L6", arguments.seed), made_up_tokenizer(folder)
     torch.manual_seed(arguments.seed)

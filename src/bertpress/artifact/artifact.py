@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertpress.artifact import card, hub
 from bertpress.artifact import manifest as manifests
+from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.load import Checked, check, load_model
 from bertpress.artifact.manifest import CARD, Manifest
 from bertpress.artifact.predict import Predictor, logits_of
@@ -61,6 +62,16 @@ class Artifact:
     def model(self) -> BertpressPreTrainedModel:
         """The decoded model, in evaluation mode; a quantized one simulates its integers in float32."""
         return load_model(self._checked)
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """The runtimes whose files lie in the folder, whole and with their hashes: openvino, onnx."""
+        return tuple(name for name in RUNTIMES if any(f.startswith(f"{name}/") for f in self.manifest.files))
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer lies in the folder."""
+        return "tokenizer_config.json" in self.manifest.files
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -149,8 +160,6 @@ class Artifact:
         Raises:
             ArtifactError: the target is unknown, or ``transformers`` is asked for without a folder.
         """
-        from bertpress.artifact.exporting import export
-
         self._predictors.clear()
         path, self.manifest = export(self, to, None if folder is None else Path(folder), **options)
         return path

@@ -29,7 +29,13 @@ UNMEASURED = "not measured"
 def render(manifest: Manifest) -> str:
     """Front matter for the hub, what it is, what was measured, how to load it, how it was made."""
     kind = (manifest.task or {}).get("kind")
-    sections = [_front(manifest, kind), _what(manifest), _figures(manifest), _loading(manifest, kind), _making(manifest)]
+    sections = [
+        _front(manifest, kind),
+        _what(manifest),
+        _figures(manifest),
+        _loading(manifest, kind),
+        _making(manifest),
+    ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -46,7 +52,9 @@ def _what(manifest: Manifest) -> str:
     task = manifest.task or {}
     parent = f"`{manifest.parent.name}`" if manifest.parent else "a model"
     recipe = (manifest.recipe or {}).get("name")
-    made = f"{parent}, compressed with the recipe `{recipe}` of bertpress" if recipe else f"{parent}, saved by bertpress"
+    made = (
+        f"{parent}, compressed with the recipe `{recipe}` of bertpress" if recipe else f"{parent}, saved by bertpress"
+    )
     text = f"# {manifest.name}\n\nThis is {made}."
     if task:
         text += f" Task: `{task['name']}` ({task['kind']}), inputs of at most {task['max_length']} tokens."
@@ -130,7 +138,9 @@ def _making(manifest: Manifest) -> str:
         lines += ["```", manifest.command, "```", ""]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
     seed = "" if manifest.seed is None else f" Seed {manifest.seed}."
-    digest = f" Parent's weights: SHA-256 `{manifest.parent.sha256}`." if manifest.parent and manifest.parent.sha256 else ""
+    digest = (
+        f" Parent's weights: SHA-256 `{manifest.parent.sha256}`." if manifest.parent and manifest.parent.sha256 else ""
+    )
     lines.append(f"bertpress {manifest.bertpress}{f' with {versions}' if versions else ''}.{seed}{digest}")
     lines.append("The whole recipe, all figures and the hash of each file are in `bertpress.json`.")
     return "\n".join(lines)

@@ -34,7 +34,8 @@ def refuse_pickles(folder: Path) -> None:
         if path.suffix in PICKLES and path.is_file():
             command = _CONVERT.format(old=path, new=folder / "model.safetensors")
             raise ArtifactError(
-                f"{path}: a pickle, which can run code when it is read, is refused; convert it once and delete it: {command}"
+                f"{path}: a pickle, which can run code when it is read, is refused; "
+                f"convert it once and delete it: {command}"
             )
 
 

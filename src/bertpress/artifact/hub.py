@@ -35,7 +35,7 @@ def push(
         MachineError: the hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
 
     client = api or HfApi(token=token)
     try:
@@ -46,6 +46,6 @@ def push(
             allow_patterns=[NAME, *manifest.files],
             commit_message=message or f"Upload {manifest.name} with bertpress {manifest.bertpress}",
         )
-    except (HfHubHTTPError, HFValidationError, OSError, RuntimeError) as error:
+    except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
         raise MachineError(f"{repo_id}: upload failed: {' '.join(str(error).split())[:300]}") from None
     return str(commit.commit_url)

@@ -94,7 +94,8 @@ def load_model(checked: Checked) -> BertpressPreTrainedModel:
     model = shell(config)
     _fill(model, state, checked.listing.path)
     model.storage = dict(storage)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _fill(model: BertpressPreTrainedModel, state: dict[str, Tensor], path: Path) -> None:
@@ -111,7 +112,7 @@ def _fill(model: BertpressPreTrainedModel, state: dict[str, Tensor], path: Path)
 
 
 def unpack(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What ``from_pretrained`` asks: the decoded state dict and the storage plan, or None where there is no artifact."""
+    """The decoded state dict and the storage plan for ``from_pretrained``; None where there is no artifact."""
     if not (folder / manifests.NAME).exists():
         return None
     checked = check(folder, whole=False)

@@ -44,7 +44,7 @@ def save(
         task: what the model answers; its label names go into ``config.json`` too.
         folder: where; parents are made.
         recipe: the resolved recipe, as plain data.
-        metrics: ``baseline``, ``artifact``, ``environment`` as in results.json; more can follow with ``Artifact.record``.
+        metrics: ``baseline``, ``artifact``, ``environment`` as in results.json; ``Artifact.record`` adds more.
         seed: of the run.
         command: that repeats it.
         parent: the model that was compressed.

@@ -1,4 +1,4 @@
-"""Where the bytes are: of a file or of a model that is yet to be written, by the components of the survey's Figure 3."""
+"""Where the bytes are, of a file or of a model that is yet to be written, by component (the survey's Figure 3)."""
 
 import re
 from collections.abc import Mapping

@@ -129,7 +129,7 @@ class Checkpoint:
         needed = {name for name in wanted if head or not name.startswith("head.")}
         if forgotten := sorted(needed - taken.keys()):
             raise ModelError(f"{self.place}: no weight of {family.model_type} is {forgotten[0]}")
-        if unknown := sorted(self.weights.keys() - used - family.known_leftovers()):
+        if unknown := sorted(self.weights.keys() - used - family.known_leftovers(blueprint)):
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
             raise ModelError(f"{self.place}: weight {unknown[0]}{more} is not known for {family.model_type}")
         if head:

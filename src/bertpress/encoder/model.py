@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertpress.encoder.attention import RelativeBias
 from bertpress.encoder.blueprint import Blueprint
+from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import make_head
 from bertpress.encoder.layers import Embeddings, EncoderLayer
 from bertpress.encoder.slots import Tape
@@ -82,34 +83,6 @@ def _of_heads(bias: Tensor, heads: tuple[int, ...]) -> Tensor:
 
 def _add(bias: Tensor, mask: Tensor | None) -> Tensor:
     return bias if mask is None else bias + mask
-
-
-class BertpressConfig(PretrainedConfig):
-    """config.json of an artifact: the blueprint, and what transformers keeps of labels and problem type."""
-
-    model_type = "bertpress"
-
-    def __init__(self, blueprint: dict[str, Any] | Blueprint | None = None, **kwargs: Any) -> None:
-        shape = (
-            blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
-        )
-        self.blueprint = shape.model_dump(mode="json", exclude_defaults=True) if shape else None
-        if shape:
-            self.vocab_size = shape.embeddings.vocabulary
-            self.hidden_size = shape.hidden_size
-            self.num_hidden_layers = len(shape.layers)
-            self.max_position_embeddings = shape.embeddings.positions
-            self.pad_token_id = shape.embeddings.pad_id
-            if shape.head and shape.head.kind in ("sequence", "token") and shape.head.labels:
-                kwargs.setdefault("num_labels", shape.head.labels)
-        super().__init__(**kwargs)
-
-    @property
-    def shape(self) -> Blueprint:
-        """The validated blueprint."""
-        if self.blueprint is None:
-            raise ValueError("config.json has no blueprint")
-        return Blueprint(**self.blueprint)
 
 
 @dataclass

@@ -190,7 +190,7 @@ def onnx_mode(model: nn.Module) -> None:
     """From now on the model's quantizers emit ONNX nodes; for a copy made to be exported."""
     for module in model.modules():
         if isinstance(module, ActivationQuantizer):
-            module.onnx = True
+            module.onnx, module._active = True, float(module.scale) > 0  # the tracer cannot look into a buffer
         elif isinstance(module, parametrize.ParametrizationList):
             for transform in module:
                 if isinstance(transform, WeightQuantizer):

@@ -84,8 +84,7 @@ def _measured(measure: Measure, baseline: Results, artifact: Results) -> Row:
 
 def _against_bert_base(baseline: Results, artifact: Results) -> Row:
     before, after = (
-        numerals.percent(_ratio(number(side, "weight_bytes"), BERT_BASE_BYTES))
-        for side in (baseline, artifact)
+        numerals.percent(_ratio(number(side, "weight_bytes"), BERT_BASE_BYTES)) for side in (baseline, artifact)
     )
     return Row("File, of BERT-base in float32", before, after, "")
 

@@ -46,9 +46,7 @@ def document(title: str, header: Child, sections: Sequence[Section], footer: Chi
     body = element(
         "body",
         element("header", header),
-        element(
-            "nav", [element("a", part.title, href=f"#{part.key}") for part in sections], aria_label="Sections"
-        ),
+        element("nav", [element("a", part.title, href=f"#{part.key}") for part in sections], aria_label="Sections"),
         element("main", [_section(part) for part in sections]),
         element("footer", footer),
         element("div", id="tip", role="status", hidden=""),

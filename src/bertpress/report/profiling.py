@@ -43,9 +43,7 @@ def profile_page(profile: Results) -> str:
     """
     name = text(profile, "model") or text(profile, "name") or "a model"
     lengths = [{**profile, **mapping(at)} for at in items(profile, "lengths")] or [{**profile}]
-    parts = [
-        Section(f"length-{index}", _tokens(length), _length(length)) for index, length in enumerate(lengths)
-    ]
+    parts = [Section(f"length-{index}", _tokens(length), _length(length)) for index, length in enumerate(lengths)]
     parts.append(Section("environment", "Environment", environment(mapping(profile, "environment"))))
     header = join(
         element("p", "bertpress profile", class_="eyebrow"),
@@ -68,9 +66,7 @@ def _tokens(profile: Results) -> str:
 def _totals(profile: Results) -> str:
     """The whole model in a sentence, with the conditions of its measurement."""
     totals = [
-        f"{panel.show(total)} {panel.words}"
-        for panel in PANELS
-        if (total := number(profile, *panel.path)) is not None
+        f"{panel.show(total)} {panel.words}" for panel in PANELS if (total := number(profile, *panel.path)) is not None
     ]
     conditions = [
         f"{shown} {unit}".rstrip()
@@ -116,9 +112,7 @@ def _panel(panel: Panel, parts: Mapping[str, Results], whole: float | None) -> M
 
 
 def _table(profile: Results, parts: Mapping[str, Results]) -> Markup:
-    head = element(
-        "tr", [element("th", heading, scope="col") for heading in ("Component", *(p.title for p in PANELS))]
-    )
+    head = element("tr", [element("th", heading, scope="col") for heading in ("Component", *(p.title for p in PANELS))])
     body = [_row(component_name(key), data, blank=key == REST) for key, data in parts.items()]
     body.append(_row("Whole model", profile, class_="whole"))
     table = element("table", element("thead", head), element("tbody", body), class_="profile")

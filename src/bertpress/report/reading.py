@@ -1,10 +1,12 @@
 """Read measured values out of results: whatever is absent, null or not a number was not measured."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 Results: TypeAlias = Mapping[str, Any]
+
+LARGEST = 1e100
+"""No measurement is larger; what is (a loss that diverged) cannot be drawn either."""
 
 
 def value(source: object, *path: str) -> object:
@@ -19,11 +21,11 @@ def value(source: object, *path: str) -> object:
 
 
 def number(source: object, *path: str) -> float | None:
-    """The finite number at a path, or None; booleans, NaN and infinities count as not measured."""
+    """The number at a path, or None; booleans, NaN and what exceeds ``LARGEST`` count as not measured."""
     found = value(source, *path)
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
         return None
-    return found
+    return found if abs(found) <= LARGEST else None  # false for NaN
 
 
 def numbers(source: object, *path: str) -> list[float]:

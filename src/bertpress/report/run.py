@@ -45,9 +45,7 @@ def _header(results: Results, task: str, recipe: str) -> Markup:
     conditions = [threads and f"{threads} threads", seed and f"seed {seed}"]
     note = text(results, "note")
     return join(
-        element(
-            "p", "Task ", element("strong", task), " · recipe ", element("strong", recipe), class_="eyebrow"
-        ),
+        element("p", "Task ", element("strong", task), " · recipe ", element("strong", recipe), class_="eyebrow"),
         element("h1", sections.capital(typeset(comparison.verdict(results)))),
         element(
             "p",

@@ -100,9 +100,7 @@ def engines(results: Results) -> Markup:
 
 
 def _who(subject: Subject) -> Markup:
-    who = {"baseline": "baseline", "artifact": "artifact", "engine": "artifact"}.get(
-        subject.role, subject.name
-    )
+    who = {"baseline": "baseline", "artifact": "artifact", "engine": "artifact"}.get(subject.role, subject.name)
     failed = text(subject.data, "error")
     return join(subject.engine, element("small", f"{who}: {failed}" if failed else who))
 
@@ -110,9 +108,7 @@ def _who(subject: Subject) -> Markup:
 def trade_offs(results: Results) -> Markup:
     """Score against size, and score against latency."""
     name = capital(comparison.metric_name(mapping(results, "baseline"), mapping(results, "artifact")))
-    size = _score_against(
-        results, f"{name} against size", "file that the engine loads", numerals.size, "weight_bytes"
-    )
+    size = _score_against(results, f"{name} against size", "file that the engine loads", numerals.size, "weight_bytes")
     latency = _score_against(
         results,
         f"{name} against latency",
@@ -136,11 +132,7 @@ def _score_against(
         if x is not None and y is not None:
             bounds = (number(subject.data, "metric", bound) for bound in ("low", "high"))
             points.append(Point(subject.label, subject.role, x, y, *bounds))
-    chart = (
-        scatter(points, title=title, x_label=x_label, y_label="percent", show_x=show)
-        if points
-        else missing(title)
-    )
+    chart = scatter(points, title=title, x_label=x_label, y_label="percent", show_x=show) if points else missing(title)
     return element("figure", element("figcaption", element("strong", title)), chart)
 
 
@@ -178,10 +170,7 @@ def _breakdown_panel(
     groups = [
         (
             component_name(key),
-            [
-                bars.Bar(role, words[role], number(parts, key, quantity), totals[role])
-                for role, parts in sides
-            ],
+            [bars.Bar(role, words[role], number(parts, key, quantity), totals[role]) for role, parts in sides],
         )
         for key in keys
     ]
@@ -228,6 +217,4 @@ def latencies(results: Results) -> Markup:
 
 def definitions(pairs: list[tuple[str, str]]) -> Markup:
     """A list of names and what they are."""
-    return element(
-        "dl", [join(element("dt", name), element("dd", shown)) for name, shown in pairs], class_="facts"
-    )
+    return element("dl", [join(element("dt", name), element("dd", shown)) for name, shown in pairs], class_="facts")

@@ -36,9 +36,7 @@ def _stage(index: int, stage: Results) -> Markup:
 
 def _averaging(records: int) -> Markup | None:
     length = curves.span(records)
-    return (
-        element("p", f"Each point is the mean of {length} records.", class_="hint") if length > 1 else None
-    )
+    return element("p", f"Each point is the mean of {length} records.", class_="hint") if length > 1 else None
 
 
 def _speed(log: Sequence[Any]) -> str | None:
@@ -58,9 +56,7 @@ def _curves(log: Sequence[Any]) -> Iterator[Markup]:
     wanted += [(term, "term", ("terms", term)) for term in terms if len(terms) > 1]
     wanted += [("Learning rate", "rate", ("learning_rate",))]
     for name, role, path in wanted:
-        kept = [
-            (index, value) for index, record in enumerate(log) if (value := number(record, *path)) is not None
-        ]
+        kept = [(index, value) for index, record in enumerate(log) if (value := number(record, *path)) is not None]
         if kept:
             steps = [number(log[index], "step") or float(index) for index, _ in kept]
             yield curves.curve(name, steps, [value for _, value in kept], role=role)

@@ -78,10 +78,7 @@ def gold_answers(task: Task, rows: Rows) -> list[list[Answer]]:
         if answers is None:
             raise DataError(f"{where}: needs texts with answer_start, got {str(value)[:80]!r}")
         for answer in answers:
-            if (
-                answer.start is not None
-                and context[max(answer.start, 0) :][: len(answer.text)] != answer.text
-            ):
+            if answer.start is not None and context[max(answer.start, 0) :][: len(answer.text)] != answer.text:
                 raise DataError(
                     f"{where}: answer {answer.text[:40]!r} is not at character {answer.start} of the context "
                     f"({len(context)} characters)"
@@ -128,18 +125,12 @@ def best_spans(logits: Array, inside: Array, max_length: int, count: int = 1) ->
     end = np.where(inside[low:high], logits[low:high, 1], -np.inf)
     width = min(max_length, high - low)
     padded = np.concatenate([end, np.full(width - 1, -np.inf, end.dtype)])
-    scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(
-        padded, width
-    )  # (first token, length - 1)
+    scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)  # (first token, length - 1)
     flat = scores.ravel()
-    top = (
-        np.argpartition(-flat, min(count, flat.size) - 1)[:count] if count > 1 else np.array([flat.argmax()])
-    )
+    top = np.argpartition(-flat, min(count, flat.size) - 1)[:count] if count > 1 else np.array([flat.argmax()])
     top = top[np.argsort(-flat[top], kind="stable")]
     return [
-        (float(flat[k]), int(low + k // width), int(low + k // width + k % width))
-        for k in top
-        if np.isfinite(flat[k])
+        (float(flat[k]), int(low + k // width), int(low + k // width + k % width)) for k in top if np.isfinite(flat[k])
     ]
 
 

@@ -71,11 +71,7 @@ class BucketSampler(Sampler[list[int]]):
         if self.drop_last:
             order = order[: len(self) * size]
         runs = [order[low : low + _SPAN * size] for low in range(0, len(order), _SPAN * size)]
-        order = (
-            np.concatenate([run[np.argsort(self.lengths[run], kind="stable")] for run in runs])
-            if runs
-            else order
-        )
+        order = np.concatenate([run[np.argsort(self.lengths[run], kind="stable")] for run in runs]) if runs else order
         batches = [order[low : low + size] for low in range(0, len(order), size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 

@@ -128,9 +128,7 @@ def score(
         found[own.name] = own
     for name, m in known.items():
         low, high = _interval(np.concatenate(values[name]))
-        found.setdefault(
-            name, Score(name=name, value=float(m.value(statistics[name].sum(0))), low=low, high=high)
-        )
+        found.setdefault(name, Score(name=name, value=float(m.value(statistics[name].sum(0))), low=low, high=high))
     return found
 
 
@@ -163,9 +161,7 @@ def drop(
     return Drop(value=value, low=low, high=high)
 
 
-def _own_drop(
-    metric: UserMetric, teacher: list[Any], student: list[Any], references: list[Any], seed: int
-) -> Drop:
+def _own_drop(metric: UserMetric, teacher: list[Any], student: list[Any], references: list[Any], seed: int) -> Drop:
     differences = []
     for chosen in _drawn(len(references), seed):
         truth = _pick(references, chosen)

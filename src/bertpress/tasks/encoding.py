@@ -25,9 +25,7 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def _cutting(tokenizer: Any, **truncation: Any) -> Iterator[Any]:
     """The tokenizer's backend with our truncation and no padding; its own settings are put back."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError(f"{type(tokenizer).__name__}: a fast tokenizer (with a tokenizer.json) is needed")
+    backend = tokenizer.backend_tokenizer
     before, padding = backend.truncation, backend.padding
     backend.no_padding()
     if truncation:
@@ -55,7 +53,7 @@ def words_of(task: Task, rows: Rows) -> list[list[str]]:
     """The words of each row to tag.
 
     Raises:
-        DataError: a value is no list of texts, or there are more or fewer tags than words.
+        DataError: a value is no list of texts.
     """
     column = task.text_columns[0]
     found = []
@@ -83,9 +81,7 @@ def _capped(tokenizer: Any, pairs: list[Any], cap: int) -> tuple[list[Any], set[
     with _cutting(tokenizer) as backend:
         for low in range(0, len(pairs), _CHUNK):
             chunk = pairs[low : low + _CHUNK]
-            for i, encoding in enumerate(
-                backend.encode_batch([a for a, _ in chunk], add_special_tokens=False), low
-            ):
+            for i, encoding in enumerate(backend.encode_batch([a for a, _ in chunk], add_special_tokens=False), low):
                 if len(encoding.ids) > cap:
                     pairs[i] = (pairs[i][0][: encoding.offsets[cap - 1][1]], pairs[i][1])
                     cut.add(i)
@@ -134,6 +130,8 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
     """
     if not len(rows):
         raise DataError(f"{rows.source}: no rows")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ModelError(f"{type(tokenizer).__name__}: a fast tokenizer (with a tokenizer.json) is needed")
     kind = task.kind
     masking = masking_for(tokenizer, task.masked_share, seed + training) if kind == "masked-lm" else None
     result = Encoded(task, rows, masking)
@@ -141,7 +139,7 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
     length, stride = _limits(task, tokenizer)
     pair = len(task.text_columns) == 2 and kind != "sentence-similarity"
     if task.windows and pair:
-        special = tokenizer.backend_tokenizer.num_special_tokens_to_add(True) if tokenizer.is_fast else 0
+        special = tokenizer.backend_tokenizer.num_special_tokens_to_add(True)
         inputs, cut = _capped(tokenizer, inputs, max(1, (length - stride - special) // 2))
     strategy = ("only_second" if pair else "only_first") if task.windows else "longest_first"
     _fill(
@@ -158,9 +156,7 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
     result.shortened = len(cut)
     if cut:
         what = "cut into windows" if task.windows else "truncated"
-        noun = "text is" if len(cut) == 1 else "texts are"
-        count = f"{len(cut)} of {len(inputs)} {noun} longer than {length} tokens"
-        result.note = f"{task.name} {rows.split}: {count}; {what}"
+        result.note = f"{task.name} {rows.split}: {len(cut)} of {len(inputs)} texts exceed {length} tokens; {what}"
         _log.warning(result.note)
     return result
 
@@ -174,9 +170,7 @@ def _fill(result: Encoded, tokenizer: Any, inputs: list[Any], cut: set[int], **t
     with_segments = "token_type_ids" in tokenizer.model_input_names
     extras: list[Array] = []
     with _cutting(tokenizer, **truncation) as backend:
-        run = (
-            backend.encode_batch if tags or spans else backend.encode_batch_fast
-        )  # the fast one has no offsets
+        run = backend.encode_batch if tags or spans else backend.encode_batch_fast  # the fast one has no offsets
         for low in range(0, len(inputs), _CHUNK):
             for i, first in enumerate(run(inputs[low : low + _CHUNK]), low):
                 rest = first.overflowing
@@ -190,14 +184,10 @@ def _fill(result: Encoded, tokenizer: Any, inputs: list[Any], cut: set[int], **t
                     if with_segments:
                         segments.extend(encoding.type_ids)
                     if tags:
-                        extras.append(
-                            _word_starts(words[i], np.array(encoding.offsets, np.int64).reshape(-1, 2))
-                        )
+                        extras.append(_word_starts(words[i], np.array(encoding.offsets, np.int64).reshape(-1, 2)))
                     elif spans:
                         context = np.array([s == 1 for s in encoding.sequence_ids])
-                        extras.append(
-                            np.where(context[:, None], np.array(encoding.offsets), -1).astype(np.int32)
-                        )
+                        extras.append(np.where(context[:, None], np.array(encoding.offsets), -1).astype(np.int32))
     result.ids, result.row_of = np.frombuffer(ids, np.int32), np.frombuffer(row_of, np.int32)
     result.segments = np.frombuffer(segments, np.int8) if with_segments else None
     result.bounds = np.concatenate([[0], np.cumsum(result.lengths)]).astype(np.int64)

@@ -39,9 +39,7 @@ def _json_lines(path: Path) -> Table:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}"
-            ) from None
+            raise DataError(f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}") from None
         if not isinstance(record, dict):
             raise DataError(f"{path} line {number}: a JSON object is needed, not {type(record).__name__}")
         for name in record.keys() - columns.keys():  # a column that starts late is empty above
@@ -72,9 +70,7 @@ def _delimited(path: Path, delimiter: str) -> Table:
         for row in reader:
             if row:
                 if len(row) != len(header):
-                    raise DataError(
-                        f"{path} line {start}: {len(row)} cells, but the header has {len(header)}"
-                    )
+                    raise DataError(f"{path} line {start}: {len(row)} cells, but the header has {len(header)}")
                 rows.append(row)
                 numbers.append(start)
             start = at + 1

@@ -101,9 +101,7 @@ def load_from_hub(task: Task, split: str) -> Rows:
             f"({type(error).__name__}: {reason}); give --data DIR with {split}.* instead"
         ) from None
     renamed = {
-        old: new
-        for old, new in copy.columns.items()
-        if old in loaded.column_names and new not in loaded.column_names
+        old: new for old, new in copy.columns.items() if old in loaded.column_names and new not in loaded.column_names
     }
     rows = from_records(loaded.rename_columns(renamed), split=split, source=f"hub:{label}/{name}")
     if task.label_column in rows.columns and task.is_classification:

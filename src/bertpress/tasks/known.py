@@ -91,13 +91,9 @@ def _base(name: str) -> Task:
     if name in KINDS:
         columns, label = _COLUMNS[name]
         spans = {"max_length": 384, "stride": 128, "windows": True} if name == "question-answering" else {}
-        return Task(
-            name=name, kind=name, text_columns=columns, label_column=label, metric=METRICS[name][0], **spans
-        )
+        return Task(name=name, kind=name, text_columns=columns, label_column=label, metric=METRICS[name][0], **spans)
     names = [*sorted(KNOWN), *KINDS]
-    near = difflib.get_close_matches(
-        name.lower().replace("_", "-"), [n.replace("_", "-") for n in names], n=1
-    )
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), [n.replace("_", "-") for n in names], n=1)
     match = next((n for n in names if near and n.replace("_", "-") == near[0]), None)
     hint = f"did you mean '{match}'?" if match else f"known: {', '.join(names)}"
     raise DataError(f"task '{name}' is unknown; {hint}")
@@ -154,7 +150,7 @@ def resolve(
     try:
         return task.replace(**changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        value = f"{field}={first['input']!r}: " if field else ""
-        raise DataError(f"task {name}: {value}{first['msg'].removeprefix('Value error, ')}") from None
+        found = error.errors()[-1]
+        field = ".".join(str(part) for part in found["loc"][:1])
+        value = f"{field}={found['input']!r}: " if field else ""
+        raise DataError(f"task {name}: {value}{found['msg'].removeprefix('Value error, ')}") from None

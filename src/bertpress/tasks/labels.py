@@ -57,9 +57,7 @@ def raw_labels(task: Task, rows: Rows) -> list[Any]:
     for i, value in enumerate(values):
         found = as_list(value)
         if found is None:
-            raise DataError(
-                f"{rows.place(i)}, column '{task.label_column}': {value!r} is not a list of labels"
-            )
+            raise DataError(f"{rows.place(i)}, column '{task.label_column}': {value!r} is not a list of labels")
         lists.append(found)
     return lists
 
@@ -117,9 +115,7 @@ def unknown_label(task: Task, rows: Rows, index: int, raw: Any) -> DataError:
         return DataError(f"{where}: the label is missing")
     if isinstance(raw, (list, dict)):
         return DataError(f"{where}: {raw!r} is a list; one label a row is needed, or say multi_label")
-    return DataError(
-        f"{where}: label {raw!r} is neither in train nor in the label list ({_listed(task.labels or ())})"
-    )
+    return DataError(f"{where}: label {raw!r} is neither in train nor in the label list ({_listed(task.labels or ())})")
 
 
 def label_ids(task: Task, rows: Rows) -> list[Any]:
@@ -128,6 +124,8 @@ def label_ids(task: Task, rows: Rows) -> list[Any]:
     Raises:
         DataError: a label is missing or unknown; the message has file, line, column and labels.
     """
+    if task.labels is None:
+        raise DataError(f"task {task.name}: the labels are not known yet; load the train split first")
     values, lookup = raw_labels(task, rows), _to_id(task, rows)
     cache: dict[Any, int] = {}
 
@@ -161,9 +159,7 @@ def label_scores(task: Task, rows: Rows) -> list[float]:
         try:
             score = float(raw)
         except (TypeError, ValueError):
-            raise DataError(
-                f"{rows.place(i)}, column '{task.label_column}': {raw!r} is not a number"
-            ) from None
+            raise DataError(f"{rows.place(i)}, column '{task.label_column}': {raw!r} is not a number") from None
         if not math.isfinite(score):
             raise DataError(f"{rows.place(i)}, column '{task.label_column}': score {score} must be finite")
         scores.append(score)

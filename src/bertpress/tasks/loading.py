@@ -31,11 +31,7 @@ def find(task: Task, split: str, data: Path) -> Path:
         DataError: no such folder or file (listing what is there), or several files for one split.
     """
     if not data.is_dir():
-        what = (
-            "is a file, not a folder that holds train.* and validation.*"
-            if data.exists()
-            else "does not exist"
-        )
+        what = "is a file, not a folder that holds train.* and validation.*" if data.exists() else "does not exist"
         raise DataError(f"--data {data} {what}")
     inner = data / (task.folder or task.name)
     folder = inner if inner.is_dir() and not {"train", split} & _splits(data).keys() else data
@@ -47,9 +43,7 @@ def find(task: Task, split: str, data: Path) -> Path:
     if name is None:
         raise DataError(f"--data {folder}: no split '{split}' (available: {', '.join(files)})")
     if len(files[name]) > 1:
-        raise DataError(
-            f"--data {folder}: several files for split '{name}': {', '.join(p.name for p in files[name])}"
-        )
+        raise DataError(f"--data {folder}: several files for split '{name}': {', '.join(p.name for p in files[name])}")
     return files[name][0]
 
 
@@ -74,11 +68,7 @@ def _names_from_file(task: Task, folder: Path) -> tuple[str, ...] | None:
             found = found[task.label_column]
         if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
             return label_names(found)
-        if (
-            isinstance(found, dict)
-            and found
-            and all(str(k).isdigit() and isinstance(v, str) for k, v in found.items())
-        ):
+        if isinstance(found, dict) and found and all(str(k).isdigit() and isinstance(v, str) for k, v in found.items()):
             return label_names(found)
         if own and not (isinstance(found, dict) and all(isinstance(v, (list, dict)) for v in found.values())):
             raise DataError(f"{path}: needs a list of names, or one for column '{task.label_column}'")

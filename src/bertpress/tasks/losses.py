@@ -20,9 +20,7 @@ def _weights(task: Task, logits: Tensor) -> Tensor | None:
     if task.class_weights is None:
         return None
     if task.class_weights == "balanced":
-        raise DataError(
-            f"task {task.name}: balanced class weights need the train split; call with_labels first"
-        )
+        raise DataError(f"task {task.name}: balanced class weights need the train split; call with_labels first")
     return torch.tensor(task.class_weights, dtype=torch.float32, device=logits.device)
 
 
@@ -63,12 +61,8 @@ def loss(task: Task, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         if "start_positions" not in batch:
             raise DataError(f"task {task.name}: the rows have no answers, so there is no task loss")
         positions = batch["start_positions"], batch["end_positions"]
-        scores = logits.float().masked_fill(
-            batch["attention_mask"].unsqueeze(-1) == 0, torch.finfo(torch.float32).min
-        )
-        return (
-            F.cross_entropy(scores[..., 0], positions[0]) + F.cross_entropy(scores[..., 1], positions[1])
-        ) / 2
+        scores = logits.float().masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, torch.finfo(torch.float32).min)
+        return (F.cross_entropy(scores[..., 0], positions[0]) + F.cross_entropy(scores[..., 1], positions[1])) / 2
     if "labels" not in batch:
         raise DataError(f"task {task.name}: the rows have no labels, so there is no task loss")
     labels = batch["labels"]
@@ -79,7 +73,5 @@ def loss(task: Task, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     if task.kind in ("token-classification", "masked-lm"):
         return _token_loss(logits, labels, _weights(task, logits))
     if task.multi_label:
-        return F.binary_cross_entropy_with_logits(
-            logits.float(), labels.float(), pos_weight=_weights(task, logits)
-        )
+        return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=_weights(task, logits))
     return F.cross_entropy(logits.float(), labels, weight=_weights(task, logits))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from bertpress.errors import DataError
 from bertpress.tasks.answers import exact_match, text_f1
 from bertpress.tasks.entities import entities
 from bertpress.tasks.labels import has_entities
@@ -126,17 +127,12 @@ def _entity_counts(predicted: Sequence[Any], truth: Sequence[Any]) -> Array:
 
 def _tag_counts(predicted: Sequence[Any], truth: Sequence[Any]) -> Array:
     return _array(
-        [
-            [sum(a == b for a, b in zip(p, t, strict=True)), len(t)]
-            for p, t in zip(predicted, truth, strict=True)
-        ]
+        [[sum(a == b for a, b in zip(p, t, strict=True)), len(t)] for p, t in zip(predicted, truth, strict=True)]
     )
 
 
 def _answer(scorer: Callable[[str, list[str]], float]) -> Callable[[Sequence[Any], Sequence[Any]], Array]:
-    return lambda predicted, truth: _array(
-        [[scorer(p["text"], t), 1.0] for p, t in zip(predicted, truth, strict=True)]
-    )
+    return lambda predicted, truth: _array([[scorer(p["text"], t), 1.0] for p, t in zip(predicted, truth, strict=True)])
 
 
 def _perplexity(sums: Array) -> Array:
@@ -156,8 +152,14 @@ def _classification(task: Task, labels: int) -> list[Metric]:
 
 
 def metrics_for(task: Task) -> dict[str, Metric]:
-    """The metrics of a task whose labels are known, the primary one first."""
+    """The metrics of a task, the primary one first.
+
+    Raises:
+        DataError: the task's labels are not known yet.
+    """
     kind = task.kind
+    if task.labels is None and (task.is_classification or kind == "token-classification"):
+        raise DataError(f"task {task.name}: the labels are not known yet; load the train split first")
     if task.is_classification:
         found = _classification(task, len(task.labels or ()))
     elif task.is_regression:
@@ -170,9 +172,7 @@ def metrics_for(task: Task) -> dict[str, Metric]:
         found = [Metric("f1", _answer(text_f1), _share), Metric("exact_match", _answer(exact_match), _share)]
     else:
         found = [
-            Metric(
-                "perplexity", lambda p, _: _array([[x["loss"], x["tokens"]] for x in p]), _perplexity, False
-            ),
+            Metric("perplexity", lambda p, _: _array([[x["loss"], x["tokens"]] for x in p]), _perplexity, False),
             Metric("accuracy", lambda p, _: _array([[x["correct"], x["tokens"]] for x in p]), _share),
         ]
     ordered = sorted(found, key=lambda metric: (metric.name != task.metric, task.metrics.index(metric.name)))

@@ -26,9 +26,7 @@ def _names_in(task: Task, rows: Rows, values: Iterable[Any]) -> tuple[str, ...]:
     distinct = {str(plain(value)) for value in values}
     for bad in ("None", "nan", ""):
         if bad in distinct:
-            index = next(
-                i for i, v in enumerate(raw_labels(task, rows)) if bad in {str(plain(x)) for x in flat([v])}
-            )
+            index = next(i for i, v in enumerate(raw_labels(task, rows)) if bad in {str(plain(x)) for x in flat([v])})
             raise unknown_label(task, rows, index, None)
     if all(name.lstrip("-").isdigit() for name in distinct):
         return tuple(sorted(distinct, key=int))
@@ -75,9 +73,7 @@ def _check_scores(task: Task, train: Rows) -> Task:
     return task.replace(label_range=(min(scores), max(scores)))
 
 
-def with_labels(
-    task: Task, train: Rows, model_labels: Mapping[Any, str] | Sequence[str] | None = None
-) -> Task:
+def with_labels(task: Task, train: Rows, model_labels: Mapping[Any, str] | Sequence[str] | None = None) -> Task:
     """The task with its labels fixed, after every label of ``train`` has been checked.
 
     Names come from the user's ``id2label``; else from ``labels.json`` or the ``ClassLabel`` names that came
@@ -114,9 +110,7 @@ def with_labels(
         only = f"label '{labels[next(iter(seen))]}'" if seen else "no label at all"
         raise DataError(f"{train.source}: all {len(train)} rows have {only}; at least 2 labels are needed")
     if task.metric == "f1" and len(labels) != 2:
-        raise DataError(
-            f"task {task.name}: metric 'f1' (of class 1) needs 2 labels, not {len(labels)}; take f1_macro"
-        )
+        raise DataError(f"task {task.name}: metric 'f1' (of class 1) needs 2 labels, not {len(labels)}; take f1_macro")
     if task.metric == "entity_f1" and not has_entities(labels):
         task = task.replace(metric="accuracy")
     if task.class_weights == "balanced":

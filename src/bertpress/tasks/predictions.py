@@ -181,15 +181,11 @@ def describe(task: Task, encoded: Encoded, logits: Sequence[Array]) -> list[dict
     if task.kind == "token-classification":
         said = []
         for words, tags in zip(words_of(task, encoded.rows), found, strict=True):
-            spans = [
-                {"type": t, "text": " ".join(words[a:b]), "start": a, "end": b} for t, a, b in entities(tags)
-            ]
+            spans = [{"type": t, "text": " ".join(words[a:b]), "start": a, "end": b} for t, a, b in entities(tags)]
             said.append({"tokens": words, "tags": tags, "entities": spans})
         return said
     if task.kind == "question-answering":
-        return [
-            {"answer": a["text"], "start": a["start"], "end": a["end"], "score": a["score"]} for a in found
-        ]
+        return [{"answer": a["text"], "start": a["start"], "end": a["end"], "score": a["score"]} for a in found]
     return [{"score": score} for score in found] if task.is_regression else found
 
 

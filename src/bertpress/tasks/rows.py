@@ -45,16 +45,12 @@ class Rows:
             DataError: there is no such column; the message lists those that there are.
         """
         if name not in self.columns:
-            raise DataError(
-                f"{self.source}: no column '{name}' (available: {', '.join(self.columns) or 'none'})"
-            )
+            raise DataError(f"{self.source}: no column '{name}' (available: {', '.join(self.columns) or 'none'})")
         return self.columns[name]
 
     def place(self, index: int) -> str:
         """Where row ``index`` stands, for error messages."""
-        return (
-            f"{self.source} {self.unit} {self.positions[index] if self.positions is not None else index + 1}"
-        )
+        return f"{self.source} {self.unit} {self.positions[index] if self.positions is not None else index + 1}"
 
     def row(self, index: int) -> dict[str, Any]:
         """One row as a mapping."""
@@ -100,11 +96,7 @@ def holdout(rows: Rows, share: float, seed: int = 0, *, group: str | None = None
     if not 0 < share < 1:
         raise DataError(f"holdout share={share} must be in (0, 1)")
     numbers: dict[str, int] = {}
-    keys = (
-        range(len(rows))
-        if group is None
-        else [numbers.setdefault(str(v), len(numbers)) for v in rows.column(group)]
-    )
+    keys = range(len(rows)) if group is None else [numbers.setdefault(str(v), len(numbers)) for v in rows.column(group)]
     members = np.asarray(keys, dtype=np.int64)
     groups = int(members.max(initial=-1)) + 1
     if groups < 2:
@@ -130,9 +122,7 @@ def from_records(records: Any, *, split: str = "train", source: str = "memory") 
     keys = list(listed[0]) if listed else []
     for i, record in enumerate(listed):
         if set(record) != set(keys):
-            raise DataError(
-                f"{source} row {i + 1}: columns {', '.join(record)} differ from row 1 ({', '.join(keys)})"
-            )
+            raise DataError(f"{source} row {i + 1}: columns {', '.join(record)} differ from row 1 ({', '.join(keys)})")
     return Rows({key: [record[key] for record in listed] for key in keys}, split, source)
 
 
@@ -160,18 +150,14 @@ def from_texts(task: Task, texts: Sequence[Any], *, source: str = "input") -> Ro
         if isinstance(entry, Mapping):
             missing = [name for name in task.text_columns if name not in entry]
             if missing:
-                raise DataError(
-                    f"{source} line {i + 1}: no field '{missing[0]}' (available: {', '.join(entry)})"
-                )
+                raise DataError(f"{source} line {i + 1}: no field '{missing[0]}' (available: {', '.join(entry)})")
             values = [entry[name] for name in task.text_columns]
         elif len(task.text_columns) == 1:
             values = [entry]
         elif isinstance(entry, (list, tuple)) and len(entry) == 2:
             values = list(entry)
         else:
-            raise DataError(
-                f"{source} line {i + 1}: needs two texts ({', '.join(task.text_columns)}), got one"
-            )
+            raise DataError(f"{source} line {i + 1}: needs two texts ({', '.join(task.text_columns)}), got one")
         for name, value in zip(task.text_columns, values, strict=True):
             columns[name].append(value)
     return Rows(columns, "predict", source, "line")

@@ -55,16 +55,10 @@ class Task(BaseModel):
     folder: str | None = Field(None, description="Name of the data folder where it is not the task's name.")
     multi_label: bool = Field(False, description="A row has any number of labels.")
     labels: tuple[str, ...] | None = Field(None, description="Names in the order of the model's label ids.")
-    label_range: tuple[float, float] | None = Field(
-        None, description="Lowest and highest score seen in train."
-    )
-    class_weights: (
-        Literal["balanced"] | tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None
-    ) = None
+    label_range: tuple[float, float] | None = Field(None, description="Lowest and highest score seen in train.")
+    class_weights: Literal["balanced"] | tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
     max_length: int = Field(128, ge=16, le=32768, description="Tokens of one input, special tokens included.")
-    windows: bool = Field(
-        False, description="Cut longer texts into overlapping windows instead of truncating."
-    )
+    windows: bool = Field(False, description="Cut longer texts into overlapping windows instead of truncating.")
     stride: int = Field(0, ge=0, description="Tokens that neighbouring windows share.")
     max_answer_length: int = Field(30, ge=1, le=512, description="Tokens of the longest answer span.")
     unanswerable: bool = Field(False, description="Some questions have no answer (SQuAD 2).")
@@ -95,14 +89,8 @@ class Task(BaseModel):
             raise ValueError(f"class_weights are for classification, not for {self.kind}")
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be distinct")
-        if (
-            self.labels
-            and isinstance(self.class_weights, tuple)
-            and len(self.class_weights) != len(self.labels)
-        ):
-            raise ValueError(
-                f"class_weights has {len(self.class_weights)} values for {len(self.labels)} labels"
-            )
+        if self.labels and isinstance(self.class_weights, tuple) and len(self.class_weights) != len(self.labels):
+            raise ValueError(f"class_weights has {len(self.class_weights)} values for {len(self.labels)} labels")
         return self
 
     @property

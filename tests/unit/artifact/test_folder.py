@@ -18,6 +18,10 @@ from bertpress.errors import ArtifactError, MachineError
 DEAD = 2**22 + 1  # above the largest process id that Linux gives
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def fill(folder, text="new"):
     (folder / "sub").mkdir()
     (folder / "sub" / "file").write_text(text)
@@ -30,26 +34,29 @@ def test_a_folder_appears_when_the_block_ends(tmp_path):
         assert not target.exists()
         assert partial.parent == target.parent
     assert (target / "sub" / "file").read_text() == "new"
-    assert os.listdir(target.parent) == ["model"]
+    assert names(target.parent) == ["model"]
+
+
+def fail(target, error, **options):
+    with staged(target, **options) as partial:
+        fill(partial)
+        raise error
 
 
 def test_nothing_is_left_when_the_block_fails(tmp_path):
-    target = tmp_path / "model"
-    with pytest.raises(ZeroDivisionError), staged(target) as partial:
-        fill(partial)
-        _ = 1 / 0
-    assert os.listdir(tmp_path) == []
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path / "model", ZeroDivisionError())
+    assert names(tmp_path) == []
 
 
 def test_an_old_folder_stays_when_the_block_fails(tmp_path):
     target = tmp_path / "model"
     target.mkdir()
     fill(target, "old")
-    with pytest.raises(KeyboardInterrupt), staged(target, overwrite=True) as partial:
-        fill(partial)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fail(target, KeyboardInterrupt(), overwrite=True)
     assert (target / "sub" / "file").read_text() == "old"
-    assert os.listdir(tmp_path) == ["model"]
+    assert names(tmp_path) == ["model"]
 
 
 def test_a_taken_place_is_refused_unless_told(tmp_path):
@@ -113,17 +120,21 @@ def test_killed_at_any_step_the_folder_is_old_or_new_and_the_next_writer_puts_it
             (target / name).write_text("old")
         done = subprocess.run(
             [sys.executable, "-S", "-c", _with_site(script), str(steps), str(target)],
-            capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            check=False,
         )
         if target.exists():
             texts = {(target / name).read_text() for name in ("one", "two")}
             assert len(texts) == 1, f"mixed after step {steps}"
-            assert len(os.listdir(target)) == 2
+            assert len(names(target)) == 2
         else:  # the one instant between two renames
             assert any(left.name.endswith(".old") for left in place.iterdir())
         folders._sweep(target)
         assert {(target / name).read_text() for name in ("one", "two")} in ({"old"}, {"new"})
-        assert os.listdir(place) == ["model"]
+        assert names(place) == ["model"]
         if done.returncode == 0:
             assert done.stdout == "whole\n"
             break
@@ -133,7 +144,7 @@ def test_killed_at_any_step_the_folder_is_old_or_new_and_the_next_writer_puts_it
 
 
 def _with_site(script):
-    site = os.path.dirname(os.path.dirname(torch.__file__))
+    site = str(Path(torch.__file__).parents[1])
     return f"import sys; sys.path.append({site!r}); exec(open({str(script)!r}).read())"
 
 
@@ -145,16 +156,16 @@ def test_others_at_work_are_left_alone(tmp_path):
         path.mkdir()
     with staged(target) as partial:
         fill(partial)
-    assert sorted(os.listdir(tmp_path)) == [".model.1.partial", ".model.backup", "model"]
+    assert names(tmp_path) == [".model.1.partial", ".model.backup", "model"]
 
 
 def test_too_little_space_is_seen_before_anything_is_written(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: usage(0, 0, 3_000_000))
-    with pytest.raises(MachineError, match=r"3\.0 MB free on the disk, need 11\.0 MB"):
-        with staged(tmp_path / "model", needed_bytes=10_000_000):
-            raise AssertionError("must not start")
-    assert os.listdir(tmp_path) == []
+    message = r"3\.0 MB free on the disk, need 11\.0 MB"
+    with pytest.raises(MachineError, match=message), staged(tmp_path / "model", needed_bytes=10_000_000):
+        pytest.fail("must not start")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -167,10 +178,9 @@ def test_too_little_space_is_seen_before_anything_is_written(tmp_path, monkeypat
     ],
 )
 def test_a_full_disk_in_the_middle_is_one_line_and_leaves_nothing(tmp_path, error, message):
-    with pytest.raises(MachineError, match=rf"model: {message}"), staged(tmp_path / "model") as partial:
-        fill(partial)
-        raise error
-    assert os.listdir(tmp_path) == []
+    with pytest.raises(MachineError, match=rf"model: {message}"):
+        fail(tmp_path / "model", error)
+    assert names(tmp_path) == []
 
 
 def test_other_faults_pass(tmp_path):
@@ -190,7 +200,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path, monkeypatch):
     with pytest.raises(MachineError, match="no space left"):
         write_file(path, "new")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "optimizer.pth", "x.pkl", "last.ckpt"])

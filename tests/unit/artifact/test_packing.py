@@ -183,7 +183,10 @@ def test_a_header_length_that_lies_is_refused(packed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda plan: plan["weights"]["w"].update(shape=[10**6, 10**6]), r"w::values is int8\[2, 3\], must be int8\[1000000"),
+        (
+            lambda plan: plan["weights"]["w"].update(shape=[10**6, 10**6]),
+            r"w::values is int8\[2, 3\], must be int8\[1000000",
+        ),
         (lambda plan: plan["weights"]["w"].update(shape=[3, 2]), r"w::values is int8\[2, 3\], must be int8\[3, 2\]"),
         (lambda plan: plan["weights"]["w"].update(shape=[-2, -3]), r"weights\.w\.shape\.0.*greater than or equal to 0"),
         (lambda plan: plan["weights"]["w"]["codecs"][0].update(axis=5), "axis=5 must be below 2"),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertpress.errors import DataError
 from bertpress.tasks import Rows, best_spans, encode, exact_match, predictions, references, resolve, score, text_f1
 from bertpress.tasks.answers import Answer, gold_answers, normalize, span_of
 
@@ -30,10 +31,10 @@ def oracle(encoded):
         yield logits
 
 
-@pytest.mark.parametrize("length", [64, 40, 24])
+@pytest.mark.parametrize("length", [48, 40])
 def test_gold_answers_survive_the_way_to_tokens_and_back(wordpiece, bytelevel, length):
     rows = squad(["red mat"], ["Paris"], ["film was good"], ["The cat sat on a"], ["it"], ["France"])
-    task = resolve("squad", max_length=length, stride=8)
+    task = resolve("squad", max_length=length, stride=length // 3)
     for tokenizer in (wordpiece, bytelevel):
         encoded = encode(task, rows, tokenizer, training=True)
         assert len(encoded) > len(rows)
@@ -65,6 +66,15 @@ def test_forms_of_answers():
         }
     )
     assert gold_answers(task, bare) == [[Answer("cat", None)], [Answer("cat", None)], []]
+
+
+@pytest.mark.parametrize(
+    "value", ["{broken", {"text": ["a", "b"], "answer_start": [0]}, [{"answer_start": 1}], 5, None]
+)
+def test_what_is_no_answer(value):
+    rows = Rows({"question": ["q"], "context": ["the cat"], "answers": [value]}, source="q.jsonl")
+    with pytest.raises(DataError, match=r"q\.jsonl row 1, column 'answers': needs texts with answer_start, got "):
+        gold_answers(resolve("squad"), rows)
 
 
 def test_span_of_inexact_tokens():

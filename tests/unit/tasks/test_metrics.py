@@ -5,6 +5,7 @@ import pytest
 import sklearn.metrics as sk
 from scipy import stats
 
+from bertpress.errors import DataError
 from bertpress.tasks import metrics_for, resolve, score
 
 RNG = np.random.default_rng(4)
@@ -29,7 +30,7 @@ def test_classification_is_that_of_scikit_learn(labels):
 
 def test_f1_by_hand():
     found = values(resolve("mrpc", id2label=["n", "y"]), [1, 1, 1, 0], [1, 1, 0, 1])
-    assert list(found)[0] == "f1"  # noqa: RUF015: the order is what is tested
+    assert next(iter(found)) == "f1"
     assert found["f1"] == pytest.approx(200 / 3)
     assert found["accuracy"] == 50
 
@@ -75,6 +76,11 @@ def test_tags_that_are_no_entities_have_accuracy_only():
     assert values(task, [["NOUN", "VERB"], ["NOUN"]], [["NOUN", "NOUN"], ["NOUN"]]) == {
         "accuracy": pytest.approx(200 / 3)
     }
+
+
+def test_labels_must_be_known():
+    with pytest.raises(DataError, match="task sst2: the labels are not known yet"):
+        metrics_for(resolve("sst2"))
 
 
 def test_perplexity_by_hand():

@@ -3,6 +3,7 @@ import pytest
 
 from bertpress.errors import DataError
 from bertpress.tasks import Rows, label_ids, references, resolve, with_labels
+from bertpress.tasks.labels import as_list, raw_labels
 
 GENERIC = "text-classification"
 
@@ -63,6 +64,25 @@ def test_new_names_for_the_same_ids():
     assert label_ids(task, rows([0, 1], names=["a", "b"])) == [0, 1]
 
 
+def test_labels_must_be_known():
+    with pytest.raises(DataError, match="task text-classification: the labels are not known yet"):
+        label_ids(resolve(GENERIC), rows([0]))
+    with pytest.raises(DataError, match="task masked-lm has no label column"):
+        raw_labels(resolve("masked-lm"), rows([0]))
+    assert with_labels(resolve("masked-lm"), rows([0])) == resolve("masked-lm")
+
+
+def test_types_of_other_libraries():
+    task = resolve(GENERIC, id2label=["a", "b"])
+    assert label_ids(task, rows([np.int64(1), np.bool_(False), "1", "a"])) == [1, 0, 1, 0]
+    several = resolve(GENERIC, id2label=["a", "b"], multi_label=True)
+    assert label_ids(several, rows([np.array([0, 1]), ("b",), "a"])) == [[0, 1], [1], [0]]
+    with pytest.raises(DataError, match="label 'x' is neither"):
+        label_ids(task, rows(["x"]))
+    with pytest.raises(DataError, match=r"label 'z' is neither in train nor .* \(c0, c1, .*, c7, ... 20 in all\)"):
+        label_ids(resolve(GENERIC, id2label=[f"c{i}" for i in range(20)]), rows(["z"]))
+
+
 def test_artifact_labels_stay():
     task = with_labels(resolve(GENERIC), rows(["b", "a"]))
     assert with_labels(task, rows(["b", "b"], split="validation")).labels == ("a", "b")
@@ -94,6 +114,12 @@ def test_balanced_weights_are_those_of_scikit_learn():
     assert task.class_weights == pytest.approx(
         compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels)
     )
+
+
+def test_lists_in_cells():
+    assert as_list('["a", "b c"]') == ["a", "b c"]
+    assert as_list("[ is a word") == ["[", "is", "a", "word"]
+    assert as_list(None) is None
 
 
 def test_range_of_scores_and_unanswerable_questions():

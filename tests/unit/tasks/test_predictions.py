@@ -51,8 +51,8 @@ def test_windows_are_averaged(wordpiece):
 @pytest.mark.parametrize("windows", [False, True])
 def test_tags_of_long_texts(wordpiece, windows):
     """Windows tag every word; truncation leaves O behind."""
-    tokens = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "playing", "in", "paris", ",", "a",
-    "b", "c", "d"] task = resolve(
+    tokens = [*"abcdefghijkl", "playing", "in", "paris", ",", *"abcd"]
+    task = resolve(
         "token-classification", id2label=["O", "B-x"], max_length=16, windows=windows, stride=6 if windows else 0
     )
     encoded = encode(task, from_texts(task, [tokens]), wordpiece, training=False)
@@ -67,10 +67,7 @@ def test_tags_of_long_texts(wordpiece, windows):
 
 def test_the_window_with_more_context_decides(wordpiece):
     task = resolve("token-classification", id2label=["O", "B-x"], max_length=16, windows=True, stride=6)
-    encoded = encode(
-        task, from_texts(task, [["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "a", "b", "c",
-        "d", "e", "f", "g", "h"]]), wordpiece, training=False
-    )
+    encoded = encode(task, from_texts(task, [[*"abcdefghijklabcdefgh"]]), wordpiece, training=False)
     assert len(encoded) == 2
     first, second = (encoded.words[encoded.tokens(i)] for i in range(2))
     shared = sorted(set(first[first >= 0]) & set(second[second >= 0]))

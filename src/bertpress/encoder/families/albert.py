@@ -69,21 +69,9 @@ class Albert(Family):
         )
 
     def further(self, blueprint: Blueprint) -> dict[str, Any]:
-        """The groups that share weights as the blueprint says; one group a layer where no grouping does."""
+        """The groups that share weights; one group a layer where no grouping says what the blueprint says."""
         depth = len(blueprint.layers)
-        wanted = [i if layer.ffn_from is None else layer.ffn_from for i, layer in enumerate(blueprint.layers)]
-        owners = len(set(wanted))
-        groups, inner = next(
-            (
-                (owners // inner, inner)
-                for inner in range(1, owners + 1)
-                if not owners % inner
-                and not depth % inner
-                and owners // inner <= depth // inner
-                and _owners(depth // inner, owners // inner, inner) == wanted
-            ),
-            (depth, 1),
-        )
+        groups, inner = _grouping(blueprint) or (depth, 1)
         return {
             **super().further(blueprint),
             "embedding_size": blueprint.embeddings.size,
@@ -92,6 +80,10 @@ class Albert(Family):
             "inner_group_num": inner,
             "classifier_dropout_prob": blueprint.dropout,
         }
+
+    def shares(self, blueprint: Blueprint) -> bool:
+        """If the sharing is one of groups."""
+        return _grouping(blueprint) is not None
 
     def names(self, blueprint: Blueprint, config: Any) -> Iterator[Pair]:
         """Layers are named by group and place in it."""
@@ -114,6 +106,21 @@ def _owners(depth: int, groups: int, inner: int) -> list[int]:
     """For each layer that runs, the first one with its weights."""
     keys = [(_group(i, depth, groups), j) for i in range(depth) for j in range(inner)]
     return [keys.index(key) for key in keys]
+
+
+def _grouping(blueprint: Blueprint) -> tuple[int, int] | None:
+    """(num_hidden_groups, inner_group_num) by which the layers share as the blueprint says."""
+    layers = blueprint.layers
+    if any(layer.attention_from != layer.ffn_from for layer in layers):
+        return None
+    wanted = [i if layer.ffn_from is None else layer.ffn_from for i, layer in enumerate(layers)]
+    depth, owners = len(layers), len(set(wanted))
+    for inner in range(1, owners + 1):
+        groups = owners // inner
+        fits = not owners % inner and not depth % inner and groups <= depth // inner
+        if fits and _owners(depth // inner, groups, inner) == wanted:
+            return groups, inner
+    return None
 
 
 MEMBERS = (Albert("albert", "Albert", "albert"),)

@@ -217,6 +217,10 @@ class Family:
         """Fields of the config that not every family has."""
         return {"type_vocab_size": blueprint.embeddings.segments, "layer_norm_eps": blueprint.norm_epsilon}
 
+    def shares(self, blueprint: Blueprint) -> bool:
+        """Whether the family's config can say which layers share their weights."""
+        return False
+
     # --- heads ---
 
     def head(self, kind: HeadKind, labels: int, activation: Activation, *, dense: bool = True) -> HeadSpec:
@@ -269,7 +273,7 @@ class Family:
             if name + suffix in wanted
         }
 
-    def known_leftovers(self) -> frozenset[str]:
+    def known_leftovers(self, blueprint: Blueprint) -> frozenset[str]:
         """Their weights that a file may hold without being used: other heads, the pooler, tied copies."""
         modules = {*self.pooler.values(), *self.leftovers, *self.copies}
         modules |= {theirs for table in self.heads.values() for theirs in table.values()}

@@ -116,5 +116,16 @@ class MobileBert(Bert):
                 yield theirs + "output.dense", ours + "outer"
                 yield theirs + "output.LayerNorm", ours + "norm"
 
+    def known_leftovers(self, blueprint: Blueprint) -> frozenset[str]:
+        """Also the queries' bottleneck, which transformers builds but skips where attention reads the inner one."""
+        unused = [
+            f"encoder.layer.{i}.bottleneck.attention.{part}.{kind}"
+            for i, layer in enumerate(blueprint.layers)
+            if layer.bottleneck and layer.bottleneck.attention_input == "inner"
+            for part in ("dense", "LayerNorm")
+            for kind in ("weight", "bias")
+        ]
+        return super().known_leftovers(blueprint) | frozenset(unused)
+
 
 MEMBERS = (MobileBert("mobilebert", "MobileBert", "mobilebert"),)

@@ -36,9 +36,7 @@ def panel(
         "figure",
         element("figcaption", element("strong", title), " ", element("span", typeset(note), class_="muted")),
         [
-            element(
-                "div", element("div", label, class_="component"), [_bar(bar, largest, show) for bar in bars]
-            )
+            element("div", element("div", label, class_="component"), [_bar(bar, largest, show) for bar in bars])
             for label, bars in groups
         ],
         class_="panel",

@@ -46,13 +46,9 @@ def curve(name: str, steps: Sequence[float], values: Sequence[float], *, role: s
         element(
             "figcaption",
             element("strong", name),
-            element(
-                "span", typeset(f" {significant(values[0])} → {significant(values[-1])}"), class_="muted"
-            ),
+            element("span", typeset(f" {significant(values[0])} → {significant(values[-1])}"), class_="muted"),
         ),
-        element(
-            "svg", drawing, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=name, class_="chart curve"
-        ),
+        element("svg", drawing, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=name, class_="chart curve"),
         class_=f"curve {role}",
     )
 

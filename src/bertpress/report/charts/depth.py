@@ -21,9 +21,7 @@ def layers(baseline: Sequence[Any], artifact: Sequence[Any]) -> Markup:
     """
     kept = {source_of(layer, depth): layer for depth, layer in enumerate(artifact)}
     widest = max((sum(numbers(layer, "ffn")) for layer in [*baseline, *artifact]), default=0) or 1
-    head = element(
-        "tr", [element("th", name, scope="col") for name in ("Layer", "Attention heads", "FFN width")]
-    )
+    head = element("tr", [element("th", name, scope="col") for name in ("Layer", "Attention heads", "FFN width")])
     body = []
     for depth in range(max([len(baseline), *(place + 1 for place in kept)], default=0)):
         before = baseline[depth] if depth < len(baseline) else None

@@ -55,9 +55,7 @@ def _ridge(distribution: Distribution, across: axes.Axis, *, base: float) -> Mar
             f"{distribution.label}: ",
             typeset(f"median {figures}, {len(distribution.samples)} samples"),
         ),
-        element(
-            "path", d=f"M{across.start} {base}L{'L'.join(outline)}L{across.end} {base}Z", class_="density"
-        ),
+        element("path", d=f"M{across.start} {base}L{'L'.join(outline)}L{across.end} {base}Z", class_="density"),
     ]
     for found, name in ((distribution.median, "median"), (distribution.p90, "p90")):
         if found is not None:

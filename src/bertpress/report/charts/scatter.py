@@ -64,13 +64,9 @@ def scatter(
     for point, x, y in sorted(placed, key=lambda drawn: drawn[0].role == "artifact"):  # it lies on top
         drawing.append(_mark(point, x, y, upward, show_x))
     whiskers = [
-        (x - 4, upward(p.high), x + 4, upward(p.low))
-        for p, x, _ in placed
-        if p.low is not None and p.high is not None
+        (x - 4, upward(p.high), x + 4, upward(p.low)) for p, x, _ in placed if p.low is not None and p.high is not None
     ]
-    labels = place_labels(
-        [(p.label, x, y) for p, x, y in placed], whiskers, within=(LEFT, TOP, RIGHT, BOTTOM)
-    )
+    labels = place_labels([(p.label, x, y) for p, x, y in placed], whiskers, within=(LEFT, TOP, RIGHT, BOTTOM))
     for point, (label_x, label_y, anchor) in zip(points, labels, strict=True):
         drawing.append(element("text", point.label, x=label_x, y=label_y, text_anchor=anchor, class_="label"))
     return element(
@@ -78,9 +74,7 @@ def scatter(
     )
 
 
-def _mark(
-    point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[[float | None], str]
-) -> Markup:
+def _mark(point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[[float | None], str]) -> Markup:
     words = typeset(f"{show_x(point.x)}, {interval(point.y, point.low, point.high)}")
     parts = [element("title", f"{point.label}: ", words)]
     if point.low is not None and point.high is not None:
@@ -113,9 +107,7 @@ def place_labels(
         width = LETTER * len(label)
         others = [*taken, *(mark for other, mark in enumerate(marks) if other != index)]
         choices = [
-            (x + side, y + lift, anchor)
-            for lift in (-8, 16, -24, 32)
-            for side, anchor in ((11, "start"), (-11, "end"))
+            (x + side, y + lift, anchor) for lift in (-8, 16, -24, 32) for side, anchor in ((11, "start"), (-11, "end"))
         ]
 
         def cost(place: tuple[float, float, str], width: float = width, others: list[Box] = others) -> float:

@@ -63,6 +63,22 @@ def test_offline_is_one_line_at_once(monkeypatch, tmp_path):
     assert not datasets.config.HF_HUB_OFFLINE
 
 
+def test_whether_the_hub_resolves(monkeypatch):
+    asked = []
+
+    def lookup(host, port):
+        asked.append((host, port))
+        raise OSError("no network")
+
+    monkeypatch.setattr(hub.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(hub.socket, "getaddrinfo", lookup)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    assert not hub._resolvable()
+    assert asked == [("mirror.example", 443)]
+    monkeypatch.setattr(hub.urllib.request, "getproxies", lambda: {"https": "proxy.example"})
+    assert hub._resolvable()
+
+
 def test_generic_kinds_need_a_folder():
     with pytest.raises(DataError, match=r"task text-classification: no hub data set is known for it; give --data DIR"):
         load(resolve("text-classification"), "train")

@@ -1,0 +1,37 @@
+"""config.json of an artifact; apart from the model, so that ``AutoConfig`` alone need not load it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from bertpress.encoder.blueprint import Blueprint
+
+
+class BertpressConfig(PretrainedConfig):
+    """config.json of an artifact: the blueprint, and what transformers keeps of labels and problem type."""
+
+    model_type = "bertpress"
+
+    def __init__(self, blueprint: dict[str, Any] | Blueprint | None = None, **kwargs: Any) -> None:
+        shape = (
+            blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
+        )
+        self.blueprint = shape.model_dump(mode="json", exclude_defaults=True) if shape else None
+        if shape:
+            self.vocab_size = shape.embeddings.vocabulary
+            self.hidden_size = shape.hidden_size
+            self.num_hidden_layers = len(shape.layers)
+            self.max_position_embeddings = shape.embeddings.positions
+            self.pad_token_id = shape.embeddings.pad_id
+            if shape.head and shape.head.kind in ("sequence", "token") and shape.head.labels:
+                kwargs.setdefault("num_labels", shape.head.labels)
+        super().__init__(**kwargs)
+
+    @property
+    def shape(self) -> Blueprint:
+        """The validated blueprint."""
+        if self.blueprint is None:
+            raise ValueError("config.json has no blueprint")
+        return Blueprint(**self.blueprint)

@@ -1,0 +1,83 @@
+"""What every engine is: a model folder in, then padded batches of ids in and logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertpress.errors import EngineError
+
+Array: TypeAlias = NDArray[Any]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Engine(Protocol):
+    """One loaded model.  Not for several threads of the caller at once."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> Engine:
+        """Load the model of ``folder``, to run on so many threads (None: all cores).
+
+        Raises:
+            EngineError: the package is missing, or the folder has no file for this engine.
+        """
+
+    def logits(self, batch: Mapping[str, Any]) -> Array:
+        """Run one padded batch.
+
+        Args:
+            batch: ``input_ids``, ``attention_mask`` and, where the model has segments, ``token_type_ids``: integers
+                (batch, tokens), arrays or CPU tensors; other keys are ignored.
+
+        Returns:
+            float32: (batch, labels), (batch, tokens, labels), or (batch, size) of an embedding.
+        """
+
+    def file_bytes(self) -> int:
+        """Bytes of the files that were loaded."""
+
+
+def inputs_of(batch: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:
+    """The named inputs as contiguous int64 arrays; segments that are not given are 0.
+
+    Raises:
+        EngineError: ``input_ids`` or ``attention_mask`` is missing.
+    """
+    found = {}
+    for name in names:
+        if name in batch:
+            found[name] = np.ascontiguousarray(batch[name], dtype=np.int64)
+        elif name == "token_type_ids":
+            found[name] = np.zeros_like(found["input_ids"])
+        else:
+            raise EngineError(f"batch has no {name}; it has {', '.join(batch) or 'nothing'}")
+    return found
+
+
+def checked_threads(threads: int | None) -> int | None:
+    """``threads``, if it is a number that makes sense.
+
+    Raises:
+        EngineError: it is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise EngineError(f"threads={threads} must be at least 1")
+    return threads
+
+
+def exported_file(folder: Path, kind: str, name: str) -> Path:
+    """The path of an exported file.
+
+    Raises:
+        EngineError: it is not there; the message says how to make it.
+    """
+    path = folder / kind / name
+    if not path.is_file():
+        raise EngineError(f"{folder}: has no {kind}/{name}; make it with: bertpress export {folder} --to {kind}")
+    return path

@@ -1,0 +1,63 @@
+"""OpenVINO on the CPU: integers run as integers, everything else in float32, so that answers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bertpress.engines.base import INPUTS, Array, checked_threads, exported_file, inputs_of
+from bertpress.errors import EngineError
+
+
+class OpenVINO:
+    """Runs ``openvino/model.xml``."""
+
+    name: ClassVar[str] = "openvino"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise EngineError("engine openvino: not installed; pip install 'bertpress[openvino]'") from None
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # bfloat16, and integers made up at run time, would be the default on processors that are good at them:
+            # as fast for a quantized model, and its answers would no longer be those of the artifact
+            "INFERENCE_PRECISION_HINT": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._path, self._tensor = path, openvino.Tensor
+        try:
+            self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
+        known = {port.any_name for port in self._compiled.inputs}
+        self._inputs = tuple(name for name in INPUTS if name in known)
+        self._request = self._compiled.create_infer_request()
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> OpenVINO:
+        """See :class:`bertpress.engines.base.Engine`."""
+        return cls(exported_file(folder, "openvino", "model.xml"), checked_threads(threads))
+
+    def logits(self, batch: Mapping[str, Any]) -> Array:
+        """See :class:`bertpress.engines.base.Engine`."""
+        arrays = inputs_of(batch, self._inputs)
+        for name, array in arrays.items():
+            self._request.set_tensor(name, self._tensor(array, shared_memory=True))
+        self._request.infer()
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+    def file_bytes(self) -> int:
+        """The graph and its weights."""
+        return self._path.stat().st_size + self._path.with_suffix(".bin").stat().st_size
+
+
+EngineClass = OpenVINO

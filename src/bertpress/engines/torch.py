@@ -1,0 +1,54 @@
+"""PyTorch, eager, float32: an int8 artifact is simulated here, on its own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from bertpress import artifact  # noqa: F401  (teaches from_pretrained to read packed weights)
+from bertpress.encoder.imports import load_pretrained
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.engines.base import INPUTS, Array, checked_threads, inputs_of
+from bertpress.errors import EngineError
+
+
+class Torch:
+    """Runs ``model.safetensors``, of an artifact or a plain transformers folder."""
+
+    name: ClassVar[str] = "torch"
+
+    def __init__(self, model: BertpressPreTrainedModel, files: list[Path], threads: int | None) -> None:
+        self._model, self._files = model.eval(), files
+        self._threads = threads or torch.get_num_threads()
+        segments = model.blueprint.embeddings.segments > 1
+        self._inputs = INPUTS if segments else INPUTS[:2]
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> Torch:
+        """See :class:`bertpress.engines.base.Engine`."""
+        threads = checked_threads(threads)
+        if not folder.is_dir():
+            raise EngineError(f"{folder}: no such folder")
+        files = sorted(folder.glob("*.safetensors"))
+        return cls(load_pretrained(folder).model, files, threads)
+
+    def logits(self, batch: Mapping[str, Any]) -> Array:
+        """See :class:`bertpress.engines.base.Engine`."""
+        if torch.get_num_threads() != self._threads:  # the setting belongs to the process: another engine may have it
+            torch.set_num_threads(self._threads)
+        inputs = {name: torch.from_numpy(array) for name, array in inputs_of(batch, self._inputs).items()}
+        with torch.inference_mode():
+            out = self._model(**inputs)
+        found = next(x for x in (out.logits, out.pooler_output, out.last_hidden_state) if x is not None)
+        return np.asarray(found.numpy(), dtype=np.float32)
+
+    def file_bytes(self) -> int:
+        """The weights."""
+        return sum(path.stat().st_size for path in self._files)
+
+
+EngineClass = Torch
