@@ -15,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 110},
     help="Make a trained BERT-family encoder as small and as fast as its task allows, and measure what came out.",
 )
 
@@ -92,7 +93,7 @@ def profile(
     html: Annotated[Path | None, Option("--html", help="Write the page into this file.")] = None,
     json_: Json = False,
 ) -> Answer:
-    """Show where parameters, arithmetic, memory and time of a model go."""
+    """Show where a model's weights, arithmetic, memory and time go."""
     from bertpress import api
     from bertpress.measure.table import breakdown_table
 
@@ -260,7 +261,10 @@ def bench(
     threads: Threads = None,
     json_: Json = False,
 ) -> Answer:
-    """Time artifacts against a model, interleaved, each in a process of its own."""
+    """Time artifacts against a model, interleaved.
+
+    Each candidate runs in a process of its own; the baseline is run by PyTorch in float32.
+    """
     from bertpress import api
     from bertpress.report import bench_table
 
@@ -289,9 +293,9 @@ def predict(
     threads: Threads = None,
     json_: Json = False,
 ) -> Answer:
-    """Answer the texts on standard input, a line each, with one JSON object a line.
+    """Answer texts on standard input, one JSON object a line.
 
-    A line for a task of two texts is a JSON list or object, or the two with a tab between.
+    Each line is a text.  A line for a task of two texts is a JSON list or object, or the two with a tab between.
     """
     from bertpress import api
     from bertpress.inputs import texts_from
@@ -313,7 +317,10 @@ def export(
     out: Annotated[Path | None, Option("--out", help="Folder; else into the artifact (not transformers).")] = None,
     json_: Json = False,
 ) -> Answer:
-    """Write an artifact for OpenVINO, ONNX, or plain transformers where its shape is uniform."""
+    """Write an artifact for OpenVINO, ONNX or plain transformers.
+
+    Plain transformers needs a uniform shape: all layers alike.
+    """
     from bertpress import api
 
     path = api.export(artifact, to=to, out=out)
@@ -327,9 +334,9 @@ def methods(
     json_: Json = False,
 ) -> Answer:
     """List the methods, or show the fields of one."""
-    from bertpress import api, listing
+    from bertpress import listing
 
-    found = api.methods(name)
+    found = listing.methods(name)
     if name is None:
         return Answer(found, [listing.overview(found)])
     return Answer(found[0], [listing.method_text(found[0])])
@@ -340,10 +347,10 @@ def methods(
 def recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe, such as quick.")] = None, json_: Json = False
 ) -> Answer:
-    """List the shipped recipes, or show one with every default written out."""
-    from bertpress import api, listing
+    """List the recipes, or show one with every default."""
+    from bertpress import listing
 
-    found = api.recipes(name)
+    found = listing.recipes(name)
     if name is None:
         return Answer(found, [listing.overview(found)])
     return Answer(found[0], [listing.recipe_text(found[0])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from bertpress.artifact import Artifact
 from bertpress.artifact.predict import logits_of
 from bertpress.engines import load_engine
 from bertpress.errors import ModelError
-from bertpress.export.parity import check_parity
+from bertpress.export.parity import parity
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import usable_cores
 from bertpress.measure.profile import breakdown
@@ -20,11 +21,14 @@ from bertpress.measure.texts import Text
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data
 from bertpress.tasks import Rows, Task
+from bertpress.training import collate_for
 
 if TYPE_CHECKING:
     from bertpress.runner import Request
 
 TIMED_TEXTS = 256
+PARITY_ROWS = 1000
+BATCH = 32
 ENGINES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 
@@ -89,7 +93,6 @@ def measure(
             "metrics": figures["metrics"],
             "drop": drop.model_dump(mode="json"),
             "parity": figures["parity"],
-            "batch": figures["batch"],
         }
     first = found["baseline", "torch"]
     return {
@@ -112,22 +115,26 @@ def measure(
 
 def scores(request: Request, data: Data, made: Artifact, engine: str, truth: list[Any]) -> dict[str, Any]:
     """Predictions on the validation split and what they are worth; for exports, how far they are from torch."""
-    batch = 32
     runner = load_engine(engine, made.path, request.threads)
-    encoded, logits = logits_of(data.task, data.validation, made.tokenizer, runner, batch)
+    encoded, logits = logits_of(data.task, data.validation, made.tokenizer, runner, BATCH)
     answers = tasks.predictions(data.task, encoded, logits)
     values = tasks.score(data.task, answers, truth, seed=request.seed, metric=request.metric)
     plain = {name: value.model_dump(mode="json") for name, value in values.items()}
-    parity = (
-        None if engine == "torch" else check_parity(made, engine, data.task, data.validation, request.threads)
-    )
+    agreement = None if engine == "torch" else _parity(request, data, made, engine)
     return {
         "predictions": answers,
         "metric": next(iter(plain.values())),
         "metrics": plain,
-        "parity": parity,
-        "batch": batch,
+        "parity": agreement,
     }
+
+
+def _parity(request: Request, data: Data, made: Artifact, engine: str) -> dict[str, Any]:
+    """How far the exported file is from the model in memory (of int8: from its simulation), on real rows."""
+    encoded = tasks.encode(data.task, data.validation.limit(PARITY_ROWS), made.tokenizer, training=False)
+    collate = collate_for(made.tokenizer)
+    batches = [collate([encoded[i] for i in range(at, min(at + 16, len(encoded)))]) for at in range(0, len(encoded), 16)]
+    return asdict(parity(made.model, made.path, engine, batches, request.threads))
 
 
 def _timing(

@@ -204,10 +204,13 @@ def _override(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
     node[last] = value
 
 
+_SECTIONS = ("train", "fine_tune")  # may be overridden although the file does not write them out
+
+
 def _descend(node: Any, step: str, place: str) -> Any:
     if isinstance(node, dict):
-        if step == "train" and node.get("train") is None and "name" in node:
-            node["train"] = {}
+        if step in _SECTIONS:
+            node.setdefault(step, {})
         if step in node:
             if node[step] is None:
                 node[step] = {}

@@ -11,11 +11,11 @@ from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.engines import check_available
-from bertpress.errors import RecipeError
+from bertpress.engines import available
+from bertpress.errors import EngineError, RecipeError
 from bertpress.measure.environment import environment
 from bertpress.methods.base import Need
-from bertpress.outcome import measure, tokenizer_of
+from bertpress.outcome import ENGINES, measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
@@ -24,7 +24,6 @@ from bertpress.tasks import Rows, Task
 from bertpress.training import TrainSettings
 
 Say = Callable[[str], None]
-RUNTIMES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
     """
     recipe = request.recipe
     recipe.check()
-    for runtime in recipe.export:
-        check_available(RUNTIMES[runtime])
+    _check_runtimes(recipe)
     data = load_data(request)
     _check_needs(recipe, data)
     source = load_pretrained(request.model, data.task.head(), **labels_of(data.task))
@@ -163,6 +161,14 @@ def labels_of(task: Task) -> dict[str, Any]:
         "id2label": dict(enumerate(task.labels)),
         "label2id": {name: i for i, name in enumerate(task.labels)},
     }
+
+
+def _check_runtimes(recipe: Recipe) -> None:
+    for runtime in recipe.export:
+        if (engine := ENGINES[runtime]) not in available():
+            raise EngineError(
+                f"{recipe.name}, export: {engine} is not installed; pip install 'bertpress[{runtime}]', or --set export=[]"
+            )
 
 
 def _check_needs(recipe: Recipe, data: Data) -> None:

@@ -129,3 +129,12 @@ def answers(model: Any, given: dict[str, Tensor]) -> dict[str, Tensor]:
     if "start_logits" in said:
         said.pop("logits", None)
     return said
+
+
+def agree(model: Any, oracle: Any, given: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    """Everything that both say is equal to within ``tolerance``."""
+    mine, wanted = answers(model, given), answers(oracle, given)
+    compared = mine.keys() & wanted.keys()
+    assert compared & {"logits", "start_logits", "last_hidden_state"}
+    for name in compared:
+        torch.testing.assert_close(mine[name], wanted[name], rtol=0, atol=tolerance)

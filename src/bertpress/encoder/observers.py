@@ -66,7 +66,7 @@ class Histogram:
         if rule == "percentile":
             return self._between(percentile)
         cuts = [self._between(100 - 10**-e) for e in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)]
-        return min([*cuts, (self.low, self.high)], key=lambda cut: self._error(*cut, steps))
+        return min([*cuts, (self.low, self.high)], key=lambda cut: self._error(cut[0], cut[1], steps))
 
     def _between(self, percentile: float) -> tuple[float, float]:
         share = self.counts.cumsum(0) / self.seen

@@ -131,7 +131,7 @@ class WeightQuantizer(nn.Module):
 
 def _dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
     """An ONNX DequantizeLinear node; its eager value means nothing."""
-    attributes = {} if axis is None else {"axis": axis}
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
     inputs = (q, scale, zero_point)
     return torch.onnx.ops.symbolic(
         "DequantizeLinear", inputs, attributes, dtype=torch.float32, shape=q.shape, version=ONNX_OPSET

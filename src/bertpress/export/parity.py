@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.engines import load_engine
-from bertpress.engines.base import INPUTS
+from bertpress.engines.base import INPUTS, Array
 from bertpress.errors import BertpressError
 
 FLOAT_TOLERANCE = 1e-4
@@ -86,7 +85,7 @@ def check(model: BertpressPreTrainedModel, folder: Path, engine: str, tolerance:
     return found
 
 
-def labels(model: BertpressPreTrainedModel, logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def labels(model: BertpressPreTrainedModel, logits: Array) -> Array:
     """What is chosen: a class (batch,), a tag (batch, tokens), the two ends of a span (batch, 2).
 
     Empty where nothing is: a regression, an embedding.
@@ -95,10 +94,10 @@ def labels(model: BertpressPreTrainedModel, logits: np.ndarray[Any, Any]) -> np.
     if head is None or head.kind == "embedding" or (head.kind == "sequence" and head.labels < 2):
         return np.empty(0, dtype=np.int64)
     if head.kind == "span":
-        return logits.argmax(1)
+        return np.asarray(logits.argmax(1))
     if model.config.problem_type == "multi_label_classification":
-        return logits > 0
-    return logits.argmax(-1)
+        return np.asarray(logits > 0)
+    return np.asarray(logits.argmax(-1))
 
 
 def _by_token(model: BertpressPreTrainedModel) -> bool:
@@ -119,17 +118,17 @@ def probes(model: BertpressPreTrainedModel, seed: int = 0) -> list[dict[str, Ten
         lengths[0] = tokens
         mask = (torch.arange(tokens) < lengths).long()
         second = ((torch.arange(tokens) >= lengths // 2) & (mask == 1)).long()
-        batches.append({
-            "input_ids": torch.where(mask == 1, ids, spec.pad_id),
-            "attention_mask": mask,
-            "token_type_ids": second if spec.segments > 1 else torch.zeros_like(mask),
-        })
+        batches.append(
+            {
+                "input_ids": torch.where(mask == 1, ids, spec.pad_id),
+                "attention_mask": mask,
+                "token_type_ids": second if spec.segments > 1 else torch.zeros_like(mask),
+            }
+        )
     return batches
 
 
-def _in_memory(
-    model: BertpressPreTrainedModel, batch: Mapping[str, Tensor]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def _in_memory(model: BertpressPreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Array, Array | None]:
     """Logits of the model, and which tokens are real."""
     training = model.training
     model.eval()

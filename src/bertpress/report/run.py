@@ -115,7 +115,7 @@ def _shown(key: str, fact: object) -> str:
         return "none"
     if isinstance(fact, bool):
         return "yes" if fact else "no"
-    return size(fact) if key.endswith("_bytes") and isinstance(fact, int) else str(fact)
+    return size(number(fact)) if key.endswith("_bytes") else str(fact)
 
 
 class _Indented(yaml.SafeDumper):

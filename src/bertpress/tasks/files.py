@@ -42,8 +42,9 @@ def _json_lines(path: Path) -> Table:
             raise DataError(f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}") from None
         if not isinstance(record, dict):
             raise DataError(f"{path} line {number}: a JSON object is needed, not {type(record).__name__}")
-        for name in record.keys() - columns.keys():  # a column that starts late is empty above
-            columns[name] = [None] * len(numbers)
+        for name in record:
+            if name not in columns:  # a column that starts late is empty above
+                columns[name] = [None] * len(numbers)
         for name, values in columns.items():
             values.append(record.get(name))
         numbers.append(number)

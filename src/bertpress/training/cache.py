@@ -59,6 +59,7 @@ class LogitsCache:
         self.checksums: list[int] = []
         self.width, self.by_token = 0, False
         self._map: Floats | None = None
+        self._starts: tuple[int, bool, npt.NDArray[np.int64]] | None = None
 
     @property
     def chunks(self) -> int:
@@ -106,7 +107,15 @@ class LogitsCache:
         return self._load(cap_bytes)
 
     def read(self, indices: Sequence[int], tokens: int) -> Floats:
-        """Logits of examples by their stable ``index``: (batch, labels) or (batch, ``tokens``, labels), zero at pads."""
+        """Logits of examples by their stable ``index``.
+
+        Args:
+            indices: (batch,), as in the batch.
+            tokens: width of the batch.
+
+        Returns:
+            (batch, labels), or (batch, tokens, labels) with zeros at pads.
+        """
         if self._map is None:
             raise RuntimeError(f"{self.path}: read before it was filled")
         offsets = self._offsets()
@@ -119,7 +128,9 @@ class LogitsCache:
             out[row, : self.lengths[slot]] = self._map[offsets[slot] : offsets[slot + 1]].reshape(-1, self.width)
         return out
 
-    def _compute_all(self, file: Any, compute: Compute, first: list[Floats], report: Callable[[int, int], None]) -> None:
+    def _compute_all(
+        self, file: Any, compute: Compute, first: list[Floats], report: Callable[[int, int], None]
+    ) -> None:
         synced = time.monotonic()
         for chunk in range(len(self.checksums), self.chunks):
             logits = first if first else compute(self._rows(chunk))
@@ -140,11 +151,10 @@ class LogitsCache:
 
     def _offsets(self) -> npt.NDArray[np.int64]:
         """Where each row starts, counted in floats; (rows + 1,)."""
-        if getattr(self, "_starts", None) is None or self._starts_for != (self.width, self.by_token):
-            sizes = np.asarray(self.lengths, np.int64) * self.width if self.by_token else np.full(len(self.order), self.width)
-            self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-            self._starts_for = (self.width, self.by_token)
-        return self._starts
+        if self._starts is None or self._starts[:2] != (self.width, self.by_token):
+            tokens = np.asarray(self.lengths if self.by_token else [1] * len(self.order), np.int64)
+            self._starts = (self.width, self.by_token, np.concatenate([[0], np.cumsum(tokens * self.width)]))
+        return self._starts[2]
 
     def _write_header(self) -> None:
         header = {

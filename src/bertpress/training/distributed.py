@@ -34,8 +34,9 @@ def sum_gradients(weights: Sequence[nn.Parameter], flags: Tensor) -> Tensor:
     parts += [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
     message = torch.cat(parts)
     dist.all_reduce(message)
-    summed, present, rest = message[: flags.numel()], message[flags.numel() :][: len(weights)], message[flags.numel() + len(weights) :]
-    for weight, somewhere, gradient in zip(weights, present.tolist(), rest.split([w.numel() for w in weights]), strict=True):
+    sizes = [flags.numel(), len(weights), *(weight.numel() for weight in weights)]
+    summed, present, *gradients = torch.split(message, sizes)
+    for weight, somewhere, gradient in zip(weights, present.tolist(), gradients, strict=True):
         if somewhere:
             if weight.grad is None:
                 weight.grad = gradient.view_as(weight).clone()

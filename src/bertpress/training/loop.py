@@ -8,22 +8,21 @@ torch, numpy and Python are seeded anew at each step.  A resumed run therefore r
 whatever an evaluation, a callback or a checkpoint draws in between.
 """
 
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from bertpress.errors import Interrupted, RecipeError
 from bertpress.tasks import Collate, Encoded, Task
 from bertpress.training import distributed, rng, schedules
+from bertpress.training.arguments import arguments
 from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.interrupt import StopRequest
 from bertpress.training.objectives import Objective, Step, captures, total
@@ -98,6 +97,16 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         factors = [factor if group["scheduled"] else (lambda step: 1.0) for group in self.optimizer.param_groups]
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factors)
         return self.lr_scheduler
+
+    def resume_schedule(self, step: int) -> None:
+        """Set the learning rates of update ``step``."""
+        scheduler = self.lr_scheduler
+        scheduler.last_epoch = step
+        scheduler._last_lr = [
+            base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, scheduler._last_lr, strict=True):
+            group["lr"] = rate
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -177,7 +186,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 self._begin_epoch(epoch)
             wishes = self._step(step, weights, tables, stop.made, snapshot.due(written))
             step += 1
-            ended = step % self.plan.steps_per_epoch == 0 or step >= self.plan.total or self.control.should_epoch_stop
+            ended = step % self.plan.steps_per_epoch == 0 or step >= self.plan.total
             self._after_step(step, ended)
             self._hurry(step)
             if wishes[0] or wishes[1] or self.control.should_save:
@@ -188,7 +197,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 raise Interrupted(f"{self.checkpoints.folder}: stopped after step {step} of {self.plan.total}; "
                                   "run again to go on")  # fmt: skip
 
-    def _step(self, step: int, weights: list[nn.Parameter], tables: TableGradients, stop: bool, due: bool) -> list[bool]:
+    def _step(
+        self, step: int, weights: list[nn.Parameter], tables: TableGradients, stop: bool, due: bool
+    ) -> list[bool]:
         """One update; returns whether any process was asked to stop, and whether a checkpoint is due."""
         handler, args = self.callback_handler, self.args
         rng.seed_all(self._seed_of(step))
@@ -197,7 +208,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             batch = {k: v.to(args.device) for k, v in self.collate([self.data[row] for row in rows]).items()}
             loss, terms = self._terms(batch)
             if loss.requires_grad:
-                (loss * share if share != 1 else loss).backward()
+                torch.autograd.backward(loss * share if share != 1 else loss)
             self.record.add(loss.detach(), terms, share)
             if share != 1:
                 self.control = handler.on_substep_end(args, self.state, self.control)
@@ -223,16 +234,16 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         every = max(1, self.plan.total // self.settings.log_points)
         if step % every == 0 or step >= self.plan.total or self.control.should_log:
             rates = self.lr_scheduler.get_last_lr()
-            entry = self.record.close(step, self.state.epoch or 0.0, rates[0], self.seconds())
-            self.log({**{f"loss/{name}": value for name, value in entry["terms"].items()},
-                      **{name: value for name, value in entry.items() if name not in ("terms", "step", "epoch")}})  # fmt: skip
+            epoch = step / self.plan.steps_per_epoch
+            entry = self.record.close(step, epoch, float(rates[0]), self.seconds())
+            flat = {name: value for name, value in entry.items() if name not in ("terms", "step", "epoch")}
+            self.log(flat | {f"loss/{name}": value for name, value in entry["terms"].items()})
         looks = self.settings.evaluations_per_epoch
         place = step % self.plan.steps_per_epoch
         between = place * looks // self.plan.steps_per_epoch > (place - 1) * looks // self.plan.steps_per_epoch
         if self.validation is not None and (epoch_ended or (place and between) or self.control.should_evaluate):
             self._evaluate_now(step)
         if epoch_ended:
-            self.control.should_epoch_stop = False
             self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
 
     def _evaluate_now(self, step: int) -> None:
@@ -269,25 +280,3 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 f"{self.checkpoints.folder}: {bad} at step {step} of {self.plan.total} with "
                 f"learning_rate={self.settings.learning_rate:g} must be finite; the last good checkpoint is kept"
             )
-
-
-def arguments(folder: Path, settings: TrainSettings, seed: int) -> TrainingArguments:
-    """What the Trainer itself has to know; saving, evaluating and logging at set steps are not its business here."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.epochs,
-        seed=seed % 2**32,
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        report_to=list(settings.report_to) or "none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        dataloader_num_workers=0,
-        ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
-    )

@@ -24,8 +24,8 @@ class Snapshot:
 
     def due(self, written: float) -> bool:
         """Whether a checkpoint is due when the last was written at ``written``: rarer where writing takes long."""
-        gap = max(self.trainer.settings.checkpoint_seconds, min(12 * self.write_seconds, _LONGEST_GAP - self.write_seconds))
-        return time.monotonic() - written >= gap
+        rarer = min(12 * self.write_seconds, _LONGEST_GAP - self.write_seconds)
+        return time.monotonic() - written >= max(float(self.trainer.settings.checkpoint_seconds), rarer)
 
     def write(self, step: int) -> None:
         """Write the state after ``step`` updates."""
@@ -78,11 +78,7 @@ class Snapshot:
         trainer.record.load_state_dict(content["record"], trainer.args.device)
         trainer.selection.best, trainer.selection.step = content["selection"]
         trainer.state.log_history = list(content["log_history"])
-        scheduler, step = trainer.lr_scheduler, content["step"]
-        scheduler.last_epoch = step
-        scheduler._last_lr = [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
-        for group, rate in zip(trainer.optimizer.param_groups, scheduler._last_lr, strict=True):
-            group["lr"] = rate
+        trainer.resume_schedule(int(content["step"]))
 
 
 def _kind(callback: Any) -> str:

@@ -82,7 +82,9 @@ class Teacher:
         if self.folder is None or not self._constant(data):
             return False
         cache = LogitsCache(self.folder, f"{self.digest} {self.dtype}", data, rows)
-        if cache.fill(lambda part: self._logits([data[i] for i in part], collate), cap_bytes=self.cache_bytes, report=report):
+        if cache.fill(
+            lambda part: self._logits([data[i] for i in part], collate), cap_bytes=self.cache_bytes, report=report
+        ):
             self.cache = cache
         else:
             _log.info("%s bytes of teacher logits exceed %s; the teacher runs live", cache.size_bytes, self.cache_bytes)

@@ -194,7 +194,12 @@ def _result(trainer: ObjectiveTrainer) -> TrainResult:
 
 
 def _check(
-    terms: Sequence[Objective], teacher: Teacher | None, settings: TrainSettings, validation: Any, data: Any, folder: Path
+    terms: Sequence[Objective],
+    teacher: Teacher | None,
+    settings: TrainSettings,
+    validation: Any,
+    data: Any,
+    folder: Path,
 ) -> None:
     names = [term.name for term in terms]
     if len(set(names)) < len(names):
@@ -233,7 +238,7 @@ def _same_run(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> None
             raise UserError(f"{folder}: holds another training run, with {key}={old} instead of {new}; remove it")
 
 
-class _threads:  # noqa: N801 - a context manager, read as a verb
+class _threads:
     """Put the number of threads back."""
 
     def __enter__(self) -> None:

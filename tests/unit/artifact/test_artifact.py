@@ -115,15 +115,15 @@ def test_memory_does_not_grow_with_the_texts(classifier):
     def peak(count):
         answers = classifier.predict(("good film" for _ in range(count)), batch_size=16, threads=1)
         tracemalloc.start()
-        for _ in answers:
-            pass
+        for i, _ in enumerate(answers):
+            if i % 64 == 0:
+                gc.collect()  # transformers' outputs are cycles, which Python clears when it pleases
         held = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        gc.collect()
         return held
 
     peak(64)
-    assert peak(1024) < 2 * peak(128)
+    assert peak(1024) < 1.5 * peak(128)
 
 
 def test_wrong_questions_are_one_line(classifier, shape, tokenizer, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_transformers import BERT, CASES, HEADS, answers, batch, tiny
+from tiny_transformers import BERT, CASES, HEADS, agree, answers, batch, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
@@ -15,14 +15,6 @@ from bertpress.errors import ModelError
 
 # of transformers, where a MobileBERT has as wide embeddings as hidden states
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-
-
-def agree(ours, theirs, given, tolerance=1e-5):
-    mine, wanted = answers(ours, given), answers(theirs, given)
-    compared = mine.keys() & wanted.keys()
-    assert "logits" in compared or "start_logits" in compared or "last_hidden_state" in compared
-    for name in compared:
-        torch.testing.assert_close(mine[name], wanted[name], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("head", HEADS)

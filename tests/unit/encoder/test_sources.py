@@ -104,7 +104,7 @@ def test_places_that_hold_no_model(tmp_path):
 @pytest.mark.parametrize("name", ["a/b/c", "../up", "./here", "a b", ""])
 def test_what_cannot_be_a_hub_name_is_a_missing_folder(name):
     with pytest.raises(ModelError):
-        find(name + "/" if not name else name)
+        find(name or "/nowhere/at/all")
 
 
 class Hub:
@@ -134,7 +134,9 @@ def test_hub_names_may_carry_a_revision(tmp_path, monkeypatch):
 def test_offline_is_one_line(monkeypatch):
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    error = LocalEntryNotFoundError("Got: ConnectError\nAn error happened while trying to locate the files " + "x" * 300)
+    error = LocalEntryNotFoundError(
+        "Got: ConnectError\nAn error happened while trying to locate the files " + "x" * 300
+    )
     monkeypatch.setattr("huggingface_hub.snapshot_download", Hub(error=error))
     with pytest.raises(ModelError) as caught:
         find("somebody/some-model", "v2")
@@ -147,5 +149,5 @@ def test_offline_is_one_line(monkeypatch):
 def test_hub_models_without_safetensors_never_become_random(tmp_path, monkeypatch):
     tiny("bert").config.save_pretrained(tmp_path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", Hub(tmp_path))
-    with pytest.raises(ModelError, match="the hub has no model.safetensors"):
+    with pytest.raises(ModelError, match="the hub has no model"):
         find("somebody/some-model")

@@ -38,6 +38,7 @@ def write(path, columns=TABLE):
 def test_all_formats_hold_the_same(tmp_path, name):
     rows = read(write(tmp_path / name), "train")
     assert rows.columns == TABLE
+    assert list(rows.columns) == list(TABLE)
     assert rows.source.endswith(name)
 
 

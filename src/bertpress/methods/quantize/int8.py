@@ -38,11 +38,7 @@ def symmetric_scale(weight: Tensor, axis: int | None = 0, bits: int = 8) -> Tens
     Returns:
         (n,) along ``axis``, or (); float32 and positive: 1 where all values are 0 (or too small for float32 steps).
     """
-    peak = (
-        weight.detach().abs().amax([i for i in range(weight.ndim) if i != axis])
-        if weight.ndim
-        else weight.abs()
-    )
+    peak = weight.detach().abs().amax([i for i in range(weight.ndim) if i != axis]) if weight.ndim else weight.abs()
     scale = peak.float() / (2 ** (bits - 1) - 1)
     return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
 
@@ -124,16 +120,10 @@ class Int8(Method):
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8})
     conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8})
 
-    ranges: RangeRule = Field(
-        "percentile", description="How an activation's range follows from what was seen."
-    )
+    ranges: RangeRule = Field("percentile", description="How an activation's range follows from what was seen.")
     percentile: float = Field(99.99, gt=50, le=100, description="Share of the values that the range covers.")
-    examples: int = Field(
-        256, ge=1, le=100_000, description="Training examples that the ranges are taken from."
-    )
-    embedding_bits: Literal[8, 32] = Field(
-        8, description="Of the word, position and segment tables; 32: left float."
-    )
+    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the ranges are taken from.")
+    embedding_bits: Literal[8, 32] = Field(8, description="Of the word, position and segment tables; 32: left float.")
     activations: bool = Field(True, description="False: integers in the file alone, for size without speed.")
     classifier: bool = Field(False, description="Quantize the last linear layer too.")
 
@@ -147,9 +137,7 @@ class Int8(Method):
         for name in quantized_weights(model, self.embedding_bits == 8, self.classifier):
             scale = symmetric_scale(state[name])
             zeros = torch.zeros_like(scale, dtype=torch.int32)
-            state[name] = torch.fake_quantize_per_channel_affine(
-                state[name].float(), scale, zeros, 0, -127, 127
-            )
+            state[name] = torch.fake_quantize_per_channel_affine(state[name].float(), scale, zeros, 0, -127, 127)
             storage[name] = Stored((Int8Codec(axis=0),), {"scale": scale.cpu()})
         new = rebuild(model, blueprint, state)
         new.storage = storage
@@ -159,9 +147,7 @@ class Int8(Method):
     def _grids(self, model: Model, ctx: Context) -> Mapping[str, Tensor]:
         """Buffers of all slots' quantizers; scale 0 where an activation stays float."""
         device = next(model.parameters()).device
-        batches = [
-            {k: v.to(device) for k, v in batch.items() if k in INPUTS} for batch in ctx.batches(self.examples)
-        ]
+        batches = [{k: v.to(device) for k, v in batch.items() if k in INPUTS} for batch in ctx.batches(self.examples)]
         classified = getattr(model.head, "classifier", None) is not None
 
         def chosen(slot: str) -> bool:

@@ -19,7 +19,12 @@ SHAPES = {  # one for each role, so that colour is not needed to tell them apart
     "candidate": "M0-7L7 6H-7Z",
 }
 
+TOO_MUCH = 0.4
+"""Share of a label that others may hide before it is left out; hovering still tells."""
+
 Box = tuple[float, float, float, float]
+Place = tuple[float, float, str]
+"""x, y of the text's baseline, and its text-anchor."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,10 @@ def scatter(
         (x - 4, upward(p.high), x + 4, upward(p.low)) for p, x, _ in placed if p.low is not None and p.high is not None
     ]
     labels = place_labels([(p.label, x, y) for p, x, y in placed], whiskers, within=(LEFT, TOP, RIGHT, BOTTOM))
-    for point, (label_x, label_y, anchor) in zip(points, labels, strict=True):
-        drawing.append(element("text", point.label, x=label_x, y=label_y, text_anchor=anchor, class_="label"))
+    for point, label in zip(points, labels, strict=True):
+        if label is not None:
+            x, y, anchor = label
+            drawing.append(element("text", point.label, x=x, y=y, text_anchor=anchor, class_="label"))
     return element(
         "svg", drawing, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title, class_="chart scatter"
     )
@@ -89,38 +96,45 @@ def _mark(point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[
 
 def place_labels(
     points: Sequence[tuple[str, float, float]], obstacles: Sequence[Box] = (), *, within: Box
-) -> list[tuple[float, float, str]]:
+) -> list[Place | None]:
     """Put each label beside its point where it hits no mark, no obstacle and no label before it.
 
     Args:
-        points: (label, x, y) of each.
+        points: (label, x, y) of each, the most important first.
         obstacles: left, top, right, bottom of what is not to be hidden.
         within: left, top, right, bottom of the room.
 
     Returns:
-        (x, y of the text's baseline, text-anchor) of each; the least overlap where no place is free.
+        For each the place with the least overlap; None where that is still ``TOO_MUCH`` of the label.
     """
     marks = [(x - 8, y - 8, x + 8, y + 8) for _, x, y in points]
     taken: list[Box] = [*obstacles]
-    places = []
+    places: list[Place | None] = []
     for index, (label, x, y) in enumerate(points):
         width = LETTER * len(label)
-        others = [*taken, *(mark for other, mark in enumerate(marks) if other != index)]
-        choices = [
+        others = [*taken, *marks[:index], *marks[index + 1 :]]
+        choices: list[Place] = [
             (x + side, y + lift, anchor) for lift in (-8, 16, -24, 32) for side, anchor in ((11, "start"), (-11, "end"))
         ]
-
-        def cost(place: tuple[float, float, str], width: float = width, others: list[Box] = others) -> float:
-            box = _box(place, width)
-            return sum(_overlap(box, other) for other in others) + 4 * _outside(box, within)
-
-        best = min(choices, key=cost)
-        places.append(best)
-        taken.append(_box(best, width))
+        costs = [_cost(_box(choice, width), others, within) for choice in choices]
+        least = min(costs)
+        best = choices[costs.index(least)]
+        if least > TOO_MUCH:
+            places.append(None)
+        else:
+            places.append(best)
+            taken.append(_box(best, width))
     return places
 
 
-def _box(place: tuple[float, float, str], width: float) -> Box:
+def _cost(box: Box, others: Sequence[Box], room: Box) -> float:
+    """How much of the box is hidden or lies outside, as a share of its size."""
+    size = (box[2] - box[0]) * (box[3] - box[1])
+    hidden = sum(_overlap(box, other) for other in others)
+    return (hidden + 4 * (size - _overlap(box, room))) / (size or 1)
+
+
+def _box(place: Place, width: float) -> Box:
     x, y, anchor = place
     left = x - width if anchor == "end" else x
     return (left, y - 11, left + width, y + 3)
@@ -130,8 +144,3 @@ def _overlap(one: Box, other: Box) -> float:
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, across) * max(0.0, down)
-
-
-def _outside(box: Box, room: Box) -> float:
-    whole = (box[2] - box[0]) * (box[3] - box[1])
-    return whole - _overlap(box, room)

@@ -29,13 +29,21 @@ def test_labels_keep_clear_of_each_other():
     placed = scatter.place_labels(points, within=(0, 0, 400, 250))
     boxes = [scatter._box(place, scatter.LETTER * len(p[0])) for place, p in zip(placed, points, strict=True)]
     assert all(scatter._overlap(a, b) == 0 for i, a in enumerate(boxes) for b in boxes[:i])
-    assert all(scatter._outside(box, (0, 0, 400, 250)) == 0 for box in boxes)
+    assert all(box[0] >= 0 and box[1] >= 0 and box[2] <= 400 and box[3] <= 250 for box in boxes)
 
 
 def test_labels_at_the_right_edge_go_left():
     ((x, _, anchor),) = scatter.place_labels([("baseline", 390.0, 100.0)], within=(0, 0, 400, 250))
     assert anchor == "end"
     assert x < 390
+
+
+def test_a_crowd_loses_labels_and_no_marks():
+    points = [scatter.Point(f"candidate {i}", "candidate", 50.0 + i / 100, 90.0) for i in range(40)]
+    drawing = scatter.scatter([*points, scatter.Point("far", "baseline", 100, 80)], title="t", x_label="x",
+                              y_label="y", show_x=numerals.size)  # fmt: skip
+    assert drawing.count('class="mark"') == 41
+    assert 2 <= drawing.count('class="label"') <= 20
 
 
 def test_a_scatter_shows_each_point_with_its_interval():

@@ -1,0 +1,143 @@
+"""Sheet Q0: half a step, exact zero, idempotent, the integer path; slots, state dicts, pads."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.model import build_model
+from bertpress.encoder.quantizers import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    fill_slots,
+    observing,
+    quantize_weight,
+    slots,
+)
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    shape = uniform(layers=2, hidden_size=8, heads=2, ffn=12, vocabulary=30, head=HeadSpec(kind="sequence"))
+    return build_model(shape.replace(**changes))
+
+
+def quantizer(scale, zero):
+    made = ActivationQuantizer()
+    made.set(scale, zero)
+    return made
+
+
+@given(st.floats(1e-3, 1e2), st.integers(0, 255), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=50)
+def test_half_a_step_inside_the_range_exact_zero_idempotent(scale, zero, seed):
+    q = quantizer(scale, zero)
+    low, high = -zero * scale, (255 - zero) * scale
+    x = torch.empty(200).uniform_(low * 1.5 - 1, high * 1.5 + 1, generator=torch.Generator().manual_seed(seed))
+    y = q(x)
+    inside = (x >= low) & (x <= high)
+    assert ((x - y).abs()[inside] <= scale * 0.5001).all()
+    assert (y >= low - 1e-5 * scale * 256).all() and (y <= high + 1e-5 * scale * 256).all()
+    assert q(torch.zeros(1)) == 0
+    assert torch.equal(q(y), y)
+    assert len(y.unique()) <= 256
+
+
+def test_three_values_by_hand():
+    assert quantizer(0.5, 10)(torch.tensor([0.6, -7.0, 200.0])).tolist() == [0.5, -5.0, 122.5]
+
+
+def test_off_until_it_has_a_scale():
+    q, x = ActivationQuantizer(), torch.randn(5)
+    assert q(x) is x and not q.active
+    q.set(0.1, 3)
+    assert q.active and not torch.equal(q(x), x)
+    q.set(0, 0)
+    assert q(x) is x
+
+
+@pytest.mark.parametrize(("scale", "zero", "message"), [
+    (-1.0, 0, "scale=-1.0 must be finite and at least 0"),
+    (float("nan"), 0, "scale=nan must be finite and at least 0"),
+    (1.0, 256, "zero_point=256 must be in 0..255"),
+])
+def test_impossible_grids_are_refused(scale, zero, message):
+    with pytest.raises(ValueError, match=message):
+        ActivationQuantizer().set(scale, zero)
+
+
+def test_gradient_is_one_inside_the_range_and_zero_outside():
+    x = torch.tensor([0.2, -6.0, 300.0], requires_grad=True)
+    quantizer(0.5, 10)(x).sum().backward()
+    assert x.grad.tolist() == [1.0, 0.0, 0.0]
+    weight = torch.tensor([[0.2, 9.0]], requires_grad=True)
+    WeightQuantizer(torch.tensor([0.01]))(weight).sum().backward()
+    assert weight.grad.tolist() == [[1.0, 0.0]]
+
+
+def test_integer_matrix_product_equals_the_simulation():
+    random = torch.Generator().manual_seed(1)
+    x, w, b = (torch.randn(shape, generator=random) for shape in ((7, 33), (5, 33), (5,)))
+    activation, weight = quantizer(0.03, 101), WeightQuantizer(w.abs().amax(1) / 127)
+    weight.freeze(w)
+    codes = (torch.round(x / 0.03) + 101).clamp(0, 255).long()
+    sums = codes @ weight.integers.long().T - 101 * weight.integers.long().sum(1)
+    simulated = torch.nn.functional.linear(activation(x), WeightQuantizer(weight.scale)(w), b)
+    assert torch.allclose(sums * 0.03 * weight.scale + b, simulated, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_weights_by_axis(axis):
+    w = torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
+    scale = w.abs().amax() / 127 if axis is None else w.abs().amax(1 - axis) / 127
+    made = WeightQuantizer(scale, axis=axis)
+    by_hand = scale if axis is None else scale[:, None] if axis == 0 else scale[None]
+    assert torch.allclose(made(w), torch.round(w / by_hand) * by_hand, atol=1e-7)
+    made.freeze(w)
+    assert made.integers.dtype == torch.int8
+    assert torch.equal(made.integers, torch.round(w / by_hand).to(torch.int8))
+
+
+def test_a_transform_on_a_tied_table_reaches_the_decoder():
+    model = build_model(tiny().blueprint.replace(head=HeadSpec(kind="masked_lm", activation="gelu")))
+    ids = torch.tensor([[3, 4, 5]])
+    quantize_weight(model, "encoder.embeddings.word.weight", WeightQuantizer(torch.full((30,), 0.01)))
+    with torch.no_grad():
+        transformed = model(ids).logits
+        model.encoder.embeddings.word.parametrizations.weight.original.round_(decimals=2)
+        assert torch.allclose(model(ids).logits, transformed, atol=1e-5)
+
+
+def test_slots_are_filled_by_the_blueprint_and_travel_in_the_state_dict():
+    model, again = tiny(activation_bits=8), tiny(activation_bits=8)
+    assert all(isinstance(slot.quantizer, ActivationQuantizer) for slot in slots(model).values())
+    first = slots(model)["encoder.layers.0.attention.input_slot"].quantizer
+    first.set(0.02, 130)
+    again.load_state_dict(model.state_dict())
+    copy = slots(again)["encoder.layers.0.attention.input_slot"].quantizer
+    assert copy.active and float(copy.scale) == float(first.scale) and int(copy.zero_point) == 130
+    ids = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, again(ids).logits)
+
+
+def test_filled_but_switched_off_changes_nothing():
+    model, ids = tiny(), torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        before = model(ids).logits
+        fill_slots(model)
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_observers_see_real_tokens_alone_and_go_away():
+    model, seen = tiny(), {}
+    names = ["encoder.layers.1.ffn.0.inner_slot", "head.dense_slot"]
+    ids, mask = torch.tensor([[3, 4, 5, 0], [6, 0, 0, 0]]), torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    with torch.no_grad(), observing(model, {name: lambda x, name=name: seen.update({name: x}) for name in names}):
+        model(input_ids=ids, attention_mask=mask)
+    assert seen[names[0]].shape == (4, 12)
+    assert seen[names[1]].shape == (2, 8)
+    seen.clear()
+    model(ids, mask)
+    assert not seen

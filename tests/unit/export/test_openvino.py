@@ -1,0 +1,112 @@
+"""Parity, integers in the file, dynamic shapes, the file alone."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from conftest import albert_like, int8, mixed, mpnet_like
+
+from bertpress.engines.openvino import OpenVINO
+from bertpress.export.openvino import export
+from bertpress.export.parity import parity
+
+ALONE = """
+import json, sys, pathlib, numpy, openvino
+folder = pathlib.Path(sys.argv[1]) / "openvino"
+known = json.loads((folder / "metadata.json").read_text())
+ids = numpy.array([[2, 7, 9, 3, 0], [2, 8, 3, 0, 0]], dtype=numpy.int64)
+feeds = {"input_ids": ids, "attention_mask": (ids > 0).astype(numpy.int64), "token_type_ids": ids * 0}
+model = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+out = model({name: feeds[name] for name in known["inputs"]})["logits"]
+assert not {"bertpress", "torch"} & set(sys.modules)
+print(json.dumps(out.tolist()))
+"""
+
+
+def test_the_file_runs_without_bertpress(exported):
+    model, folder = exported["float"]
+    run = subprocess.run([sys.executable, "-c", ALONE, str(folder)], capture_output=True, text=True, check=True)
+    ids = torch.tensor([[2, 7, 9, 3, 0], [2, 8, 3, 0, 0]])
+    with torch.no_grad():
+        expected = model(ids, (ids > 0).long()).logits
+    assert np.allclose(json.loads(run.stdout), expected, atol=1e-5)
+
+
+def test_metadata_says_what_a_program_needs(exported):
+    _, folder = exported["float"]
+    assert json.loads((folder / "openvino" / "metadata.json").read_text()) == {
+        "inputs": ["input_ids", "attention_mask", "token_type_ids"],
+        "labels": ["LABEL_0", "LABEL_1", "LABEL_2"],
+        "positions": 64,
+        "pad_id": 0,
+        "task": "toy",
+        "max_length": 32,
+    }
+
+
+def test_layers_that_all_differ_agree_on_any_batch_and_length(exported):
+    found = parity(*exported["float"], "openvino")
+    assert found.logit_difference < 1e-5
+    assert found.label_agreement == 100 and found.compared == 10
+
+
+def test_integers_agree_with_their_simulation_and_are_integers_in_the_file(exported):
+    model, folder = exported["int8"]
+    found = parity(model, folder, "openvino")
+    assert found.logit_difference < 0.02 and found.label_agreement == 100
+    path = folder / "openvino" / "model.xml"
+    constants = Counter()
+    for node in openvino.Core().read_model(path).get_ops():
+        if node.get_type_name() == "Constant":
+            constants[node.get_element_type().get_type_name()] += node.get_data().size
+    matrices = sum(weight.numel() for name, weight in model.unique_weights() if name in model.storage)
+    assert constants["i8"] == matrices
+    rest = sum(weight.numel() for _, weight in model.unique_weights()) - matrices
+    scales = sum(stored.parts["scale"].numel() for stored in model.storage.values())
+    expected = matrices + 4 * (rest + scales)
+    assert path.with_suffix(".bin").stat().st_size == pytest.approx(expected, rel=0.02)
+
+
+def test_integer_kernels_run(exported):
+    _, folder = exported["int8"]
+    engine = OpenVINO.load(folder, 1)
+    kinds = Counter()
+    for node in engine._compiled.get_runtime_model().get_ops():
+        info = {key: node.rt_info[key].value for key in ("layerType", "primitiveType") if key in node.rt_info}
+        if info.get("layerType", "").startswith("FullyConnected"):
+            kinds["i8" in info["primitiveType"].lower()] += 1
+    assert kinds[True] == 19  # all but the classifier
+    assert kinds[False] == 1
+
+
+@pytest.mark.parametrize("make", [mpnet_like, albert_like, lambda: mixed("token"), lambda: mixed("span")])
+def test_other_shapes_and_heads(make, tmp_path):
+    for name, model in {"float": make(), "int8": int8(make())}.items():
+        export(model, tmp_path / name)
+        found = parity(model, tmp_path / name, "openvino")
+        assert found.logit_difference < (1e-5 if name == "float" else 0.05)
+        assert found.label_agreement >= 99
+
+
+def test_a_tied_table_is_in_the_file_once(tmp_path):
+    model = int8(mixed("masked_lm"))
+    path = export(model, tmp_path)
+    sizes = [
+        node.get_data().size
+        for node in openvino.Core().read_model(path).get_ops()
+        if node.get_type_name() == "Constant" and node.get_data().shape == (60, 48)
+    ]
+    assert sizes == [60 * 48]
+    assert parity(model, tmp_path, "openvino").logit_difference < 0.1
+
+
+def test_half_makes_a_float_file_half_as_large(tmp_path, exported):
+    model, folder = exported["float"]
+    half = export(model, tmp_path, half=True).with_suffix(".bin").stat().st_size
+    assert half == pytest.approx((folder / "openvino" / "model.bin").stat().st_size / 2, rel=0.02)
+    assert 1e-6 < parity(model, tmp_path, "openvino").logit_difference < 1e-2
