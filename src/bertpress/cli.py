@@ -11,7 +11,6 @@ from bertpress.terminal import Answer, answering, as_json, command_line, meter, 
 
 app = typer.Typer(
     name="bertpress",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -423,4 +422,4 @@ def _app(
 
 def main() -> NoReturn:
     """The console script ``bertpress``."""
-    sys.exit(run(app))
+    sys.exit(run(app, sys.argv[1:] or ["--help"]))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertpress import tasks
 from bertpress.artifact import Artifact
 from bertpress.artifact.predict import logits_of
+from bertpress.encoder.imports import Loaded
 from bertpress.engines import load_engine
 from bertpress.errors import ModelError
 from bertpress.export.parity import parity
@@ -28,17 +28,22 @@ if TYPE_CHECKING:
 
 TIMED_TEXTS = 256
 PARITY_ROWS = 1000
+PARITY_BATCH = 16
 BATCH = 32
 ENGINES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 
-def tokenizer_of(folder: str | Path) -> Any:
-    """The fast tokenizer of a model folder or hub name.
+def tokenizer_of(loaded: Loaded) -> Any:
+    """The fast tokenizer that lies beside a model.
 
     Raises:
         ModelError: there is none.
     """
     from transformers import AutoTokenizer
+
+    folder = loaded.tokenizer_source
+    if folder is None:
+        raise ModelError(f"{loaded.source}: has no tokenizer, so it cannot read text")
 
     try:
         return AutoTokenizer.from_pretrained(folder)
@@ -68,9 +73,7 @@ def measure(
         key = f"measured/{name}-{engine}.json"
         found[name, engine] = folder.once(key, lambda m=made, e=engine: scores(request, data, m, e, truth))  # type: ignore[misc]
     say("timing, interleaved")
-    timed = folder.once(
-        "measured/timing.json", lambda: _timing(request, data, baseline, pressed, engines, threads)
-    )
+    timed = folder.once("measured/timing.json", lambda: _timing(request, data, baseline, pressed, engines, threads))
 
     teacher_answers = found["baseline", "torch"]["predictions"]
     teacher_bytes = size(baseline.path).weight_bytes
@@ -133,7 +136,8 @@ def _parity(request: Request, data: Data, made: Artifact, engine: str) -> dict[s
     """How far the exported file is from the model in memory (of int8: from its simulation), on real rows."""
     encoded = tasks.encode(data.task, data.validation.limit(PARITY_ROWS), made.tokenizer, training=False)
     collate = collate_for(made.tokenizer)
-    batches = [collate([encoded[i] for i in range(at, min(at + 16, len(encoded)))]) for at in range(0, len(encoded), 16)]
+    starts = range(0, len(encoded), PARITY_BATCH)
+    batches = [collate([encoded[i] for i in range(at, min(at + PARITY_BATCH, len(encoded)))]) for at in starts]
     return asdict(parity(made.model, made.path, engine, batches, request.threads))
 
 
@@ -145,9 +149,7 @@ def _timing(
         *(Candidate(engine, pressed.path, engine) for engine in engines),
     ]
     rows = data.validation.limit(TIMED_TEXTS, request.seed)
-    timed = interleave(
-        candidates, texts_of(data.task, rows), threads=threads, max_length=data.task.max_length
-    )
+    timed = interleave(candidates, texts_of(data.task, rows), threads=threads, max_length=data.task.max_length)
     tokens = [count for figures in timed for count in figures["tokens"]]
     return {"candidates": timed, "mean_tokens": round(sum(tokens) / len(tokens))}
 
@@ -156,9 +158,7 @@ def texts_of(task: Task, rows: Rows) -> list[Text]:
     """What a user would send: a text, a pair, or words."""
     columns = [rows.column(name) for name in task.text_columns]
     if task.kind == "token-classification":
-        return [
-            list(map(str, words)) if not isinstance(words, str) else words.split() for words in columns[0]
-        ]
+        return [list(map(str, words)) if not isinstance(words, str) else words.split() for words in columns[0]]
     if len(columns) == 1:
         return [str(text) for text in columns[0]]
     return [(str(a), str(b)) for a, b in zip(*columns, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from bertpress.methods.registry import find
 from bertpress.training.settings import TrainSettings
 
 Engine = Literal["openvino", "onnx"]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Until(BaseModel):
@@ -41,9 +42,7 @@ class Stage(BaseModel):
         "previous",
         description="Where the weights come from: the stage before, or the model as it was handed in.",
     )
-    teacher: str = Field(
-        "original", min_length=1, description="original, previous, or the folder of a model."
-    )
+    teacher: str = Field("original", min_length=1, description="original, previous, or the folder of a model.")
 
 
 class Recipe(BaseModel):
@@ -98,25 +97,21 @@ class Recipe(BaseModel):
         profiles = raw.pop("profiles", None) or {}
         if profile is not None:
             if profile not in profiles:
-                raise RecipeError(
-                    f'{place}: unknown profile "{profile}"; {suggest(profile, sorted(profiles))}'
-                )
+                raise RecipeError(f'{place}: unknown profile "{profile}"; {suggest(profile, sorted(profiles))}')
             for path, value in (profiles[profile] or {}).items():
                 _override(raw, path, value, f"{place} profile {profile}")
             raw["profile"] = profile
         for item in overrides:
             path, equals, value = item.partition("=")
             if not equals:
-                raise RecipeError(
-                    f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"'
-                )
+                raise RecipeError(f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"')
             _override(raw, path.strip(), _scalar(value), f"--set {item}")
         stages = raw.get("stages")
         if not isinstance(stages, list) or not stages:
             raise RecipeError(f"{place}: stages must be a list of at least one stage")
         built = [_stage(stage, f"{place} stage {i + 1}", i) for i, stage in enumerate(stages)]
         tuning = _validated(TrainSettings, raw.get("fine_tune") or {}, f"{place}, fine_tune")
-        return _validated(cls, {**raw, "stages": tuple(built), "fine_tune": tuning}, place)
+        return _validated(Recipe, {**raw, "stages": tuple(built), "fine_tune": tuning}, place)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`parse` turns into an equal recipe."""
@@ -160,9 +155,7 @@ class Recipe(BaseModel):
 
 def shipped() -> list[str]:
     """Names of the recipes that come with bertpress."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml")
-    )
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
 def _folder() -> Any:
@@ -269,7 +262,7 @@ def _method(item: Any, place: str) -> tuple[str, Method]:
     return str(name), _validated(method, fields or {}, f"{place}, {name}")
 
 
-def _validated(model: type[Any], fields: dict[str, Any], place: str) -> Any:
+def _validated(model: type[Model], fields: dict[str, Any], place: str) -> Model:
     try:
         return model(**{str(key): value for key, value in fields.items()})
     except ValidationError as fault:

@@ -37,9 +37,7 @@ class RunFolder:
         place = path / IDENTITY
         if place.is_file():
             if not resume:
-                raise UserError(
-                    f"{path}: holds a run already; add --resume to go on with it, or choose another --out"
-                )
+                raise UserError(f"{path}: holds a run already; add --resume to go on with it, or choose another --out")
             _same(path, json.loads(place.read_text(encoding="utf-8")), plain)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: is not empty and holds no run; choose another --out")

@@ -93,7 +93,7 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
     data = load_data(request)
     _check_needs(recipe, data)
     source = load_pretrained(request.model, data.task.head(), **labels_of(data.task))
-    tokenizer = tokenizer_of(source.tokenizer_source)
+    tokenizer = tokenizer_of(source)
 
     folder = RunFolder.open(request.out, request.identity(), resume=request.resume)
     folder.write("recipe.yaml", recipe.to_yaml())
@@ -141,15 +141,11 @@ def load_data(request: Request) -> Data:
         ("train", request.train, request.train_limit),
         ("validation", request.validation, request.validation_limit),
     ):
-        rows = (
-            given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
-        )
+        rows = given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
         splits[name] = rows
     own = load_pretrained(request.model).id2label if request.task.labels is None else None
     task = tasks.with_labels(request.task, splits["train"], own)
-    tasks.with_labels(
-        task, splits["validation"]
-    )  # a label never seen in train is found now, not after training
+    tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
     return Data(task, splits["train"], splits["validation"])
 
 
@@ -166,9 +162,8 @@ def labels_of(task: Task) -> dict[str, Any]:
 def _check_runtimes(recipe: Recipe) -> None:
     for runtime in recipe.export:
         if (engine := ENGINES[runtime]) not in available():
-            raise EngineError(
-                f"{recipe.name}, export: {engine} is not installed; pip install 'bertpress[{runtime}]', or --set export=[]"
-            )
+            ways = f"pip install 'bertpress[{runtime}]', or --set export=[]"
+            raise EngineError(f"{recipe.name}, export: {engine} is not installed; {ways}")
 
 
 def _check_needs(recipe: Recipe, data: Data) -> None:
@@ -178,9 +173,7 @@ def _check_needs(recipe: Recipe, data: Data) -> None:
             raise RecipeError(f"{place}: needs labels, and the task {data.task.name} has none")
 
 
-def make_teacher(
-    request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say
-) -> Artifact:
+def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say) -> Artifact:
     """The uncompressed model that everything is measured against, as an artifact of its own.
 
     A model that is fine-tuned already is its own teacher; another is fine-tuned first, as the recipe says.
@@ -191,14 +184,10 @@ def make_teacher(
     if request.teacher is not None:
         loaded = load_pretrained(request.teacher, data.task.head(), **labels_of(data.task))
         if not loaded.fine_tuned:
-            raise RecipeError(
-                f"--teacher {request.teacher}: has no trained head for the task {data.task.name}"
-            )
-        teacher_tokenizer = tokenizer_of(loaded.tokenizer_source)
+            raise RecipeError(f"--teacher {request.teacher}: has no trained head for the task {data.task.name}")
+        teacher_tokenizer = tokenizer_of(loaded)
         if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise RecipeError(
-                f"--teacher {request.teacher}: its vocabulary differs from the one of {request.model}"
-            )
+            raise RecipeError(f"--teacher {request.teacher}: its vocabulary differs from the one of {request.model}")
         model: BertpressPreTrainedModel = loaded.model
     else:
         model = source.model
@@ -281,7 +270,7 @@ def fine_tune(
     )  # fmt: skip
     rows = load_data(request)
     source = load_pretrained(model, rows.task.head(), **labels_of(rows.task))
-    tokenizer = tokenizer_of(source.tokenizer_source)
+    tokenizer = tokenizer_of(source)
     folder = RunFolder.open(out, request.identity(), resume=resume)
     shared = Run(folder, rows, tokenizer, seed, say)
     trained, report = run_stage(shared, recipe.stages[0], 1, source.model, source.model)
@@ -289,9 +278,7 @@ def fine_tune(
     if place.is_dir():
         made = artifact.load(place)
     else:
-        made = artifact.save(
-            trained, tokenizer, rows.task, place, recipe=recipe.to_dict(), seed=seed, command=command
-        )
+        made = artifact.save(trained, tokenizer, rows.task, place, recipe=recipe.to_dict(), seed=seed, command=command)
     scores = made.evaluate(rows.validation, metric=metric)
     results = {
         "path": str(place),

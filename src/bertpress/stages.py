@@ -80,9 +80,7 @@ def run_stage(
         name = f"stages/{number:02d}-{stage.name}" + (f"/round-{turn + 1:02d}" if stage.repeat > 1 else "")
         place = run.folder / name
         if not (place / "model").is_dir():
-            run.say(
-                f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else "")
-            )
+            run.say(f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else ""))
             changed, figures = _round(run, stage, number, turn, model, place)
             run.folder.write(f"{name}/stage.json", figures)
             artifact.save(changed, run.tokenizer, run.data.task, place / "model", seed=run.seed)
@@ -214,10 +212,11 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
 
 def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
     """A copy that can be trained while the original stays as it is."""
-    copy = type(model)(model.config)
+    copy: BertpressPreTrainedModel = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     copy.storage = dict(model.storage)
-    return copy.eval()
+    copy.eval()
+    return copy
 
 
 def bake(model: torch.nn.Module) -> None:
@@ -237,9 +236,7 @@ def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel) -> float:
     return tasks.drop(task, expected, found, truth, metric=run.metric).value
 
 
-def in_memory_predictions(
-    model: BertpressPreTrainedModel, task: Task, rows: Rows, tokenizer: Any
-) -> list[Any]:
+def in_memory_predictions(model: BertpressPreTrainedModel, task: Task, rows: Rows, tokenizer: Any) -> list[Any]:
     """Predictions of a model in memory, in float32."""
     encoded = tasks.encode(task, rows, tokenizer, training=False)
     return tasks.predictions(task, encoded, predict_logits(model, task, encoded, collate_for(tokenizer)))

@@ -29,8 +29,7 @@ def pages(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [DESKTOP, PHONE, 320])
+@pytest.mark.parametrize(("width", "dark"), [(DESKTOP, False), (PHONE, True), (320, False)])
 @pytest.mark.parametrize("name", ["run", "empty", "profile"])
 def test_pages_fit_their_window_and_are_silent(browser, pages, tmp_path, name, width, dark):
     browser.open(pages / f"{name}.html", width=width, dark=dark)

@@ -26,14 +26,17 @@ def load(folder: str | Path, *, verify: bool = True) -> "Artifact":
     """Open an artifact; its weights are decoded when they are first needed.
 
     Args:
-        folder: of the artifact.
+        folder: of the artifact; or a text ``user/name``, which the hub is asked for where there is no such folder.
         verify: compare every file with its hash in the manifest.
 
     Raises:
         ArtifactError: it is no artifact, or a file is missing, cut, changed, or asks for what it does not hold.
         MachineError: the decoded weights would not fit into memory.
     """
-    return Artifact(check(Path(folder), verify=verify))
+    path = Path(folder)
+    if isinstance(folder, str) and hub.NAME.fullmatch(folder) and not path.exists():
+        path = hub.pull(folder)
+    return Artifact(check(path, verify=verify))
 
 
 class Artifact:

@@ -1,10 +1,10 @@
 """The model card, ``README.md``: a pure function of the manifest."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from bertpress.artifact import hub
 from bertpress.artifact.manifest import Manifest
 
 _PIPELINES = {
@@ -22,7 +22,6 @@ _AUTO = {
     "sentence-similarity": "AutoModel",
     "masked-lm": "AutoModelForMaskedLM",
 }
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 UNMEASURED = "not measured"
 
 
@@ -43,7 +42,7 @@ def _front(manifest: Manifest, kind: str | None) -> str:
     lines = ["library_name: bertpress", "tags:", "- bertpress", "- model-compression"]
     if kind in _PIPELINES:
         lines.append(f"pipeline_tag: {_PIPELINES[kind]}")
-    if manifest.parent and _HUB_NAME.fullmatch(manifest.parent.name):
+    if manifest.parent and hub.NAME.fullmatch(manifest.parent.name):
         lines.append(f"base_model: {json.dumps(manifest.parent.name)}")
     return "\n".join(["---", *lines, "---"])
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import psutil
 from safetensors import SafetensorError
 
 from bertpress.errors import ArtifactError, MachineError
@@ -143,15 +144,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return process != os.getpid() and psutil.pid_exists(process)
 
 
 def _swap(partial: Path, folder: Path) -> None:

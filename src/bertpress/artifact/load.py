@@ -13,8 +13,8 @@ from bertpress.artifact import manifest as manifests
 from bertpress.artifact import packing
 from bertpress.artifact.codecs import Stored
 from bertpress.artifact.folder import inside, refuse_pickles
+from bertpress.artifact.header import Listing, inspect
 from bertpress.artifact.manifest import REQUIRED, WEIGHTS, Manifest
-from bertpress.artifact.packing import Listing
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import SHELLS, BertpressConfig, BertpressModel, BertpressPreTrainedModel
 from bertpress.errors import ArtifactError, MachineError
@@ -51,7 +51,7 @@ def check(folder: Path, *, verify: bool = True, whole: bool = True) -> Checked:
     if verify:
         manifests.verify(folder, manifest, None if whole else REQUIRED)
     blueprint = _blueprint(inside(folder, "config.json"))
-    listing = packing.inspect(inside(folder, WEIGHTS))
+    listing = inspect(inside(folder, WEIGHTS))
     _agree(folder, blueprint, listing)
     return Checked(folder, manifest, blueprint, listing)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bertpress.artifact.codecs import spec_of
-from bertpress.artifact.packing import inspect, planned_bytes, shared
+from bertpress.artifact.header import inspect
+from bertpress.artifact.packing import planned_bytes, shared
 from bertpress.encoder.costs import COMPONENTS
 from bertpress.errors import BertpressError
 

@@ -57,9 +57,7 @@ class SelfAttention(nn.Module):
         Returns:
             (batch, tokens, output).
         """
-        out = self.output(
-            self.context(queries_from, values_from, mask, tape) if self.spec.heads else residual
-        )
+        out = self.output(self.context(queries_from, values_from, mask, tape) if self.spec.heads else residual)
         return self.norm(F.dropout(out, self.dropout, self.training) + residual)  # type: ignore[no-any-return]
 
     def context(self, queries_from: Tensor, values_from: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
@@ -106,7 +104,7 @@ class RelativeBias(nn.Embedding):
         super().__init__(spec.buckets, spec.heads)
         self.spec = spec
 
-    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, tokens: Tensor) -> Tensor:
         """Bias (1, heads, n, n) for the n positions of ``tokens`` (n,), an arange."""
         distance = tokens[:, None] - tokens[None, :]  # query minus key
         half = self.spec.buckets // 2

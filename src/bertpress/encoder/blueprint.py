@@ -61,10 +61,7 @@ class AttentionSpec(Spec):
 
     @model_validator(mode="after")
     def _ordered(self) -> "AttentionSpec":
-        if (
-            any(a >= b for a, b in zip(self.heads, self.heads[1:], strict=False))
-            or min(self.heads, default=0) < 0
-        ):
+        if any(a >= b for a, b in zip(self.heads, self.heads[1:], strict=False)) or min(self.heads, default=0) < 0:
             raise ValueError(f"heads={self.heads} must be non-negative and strictly increasing")
         return self
 
@@ -121,9 +118,7 @@ class HeadSpec(Spec):
     dense: bool = Field(True, description="A dense layer of the hidden width before the classifier.")
     activation: Activation = "tanh"
     normalize: bool = Field(True, description="Embedding: scale to unit length.")
-    free_decoder: bool = Field(
-        False, description="MobileBERT: hidden - embedding size decoder columns are untied."
-    )
+    free_decoder: bool = Field(False, description="MobileBERT: hidden - embedding size decoder columns are untied.")
 
 
 class Blueprint(Spec):
@@ -152,18 +147,12 @@ class Blueprint(Spec):
                 if source is None:
                     continue
                 if source >= i or getattr(self.layers[source], name) is not None:
-                    raise ValueError(
-                        f"layers.{i}.{name}={source} must be an earlier layer that owns its weights"
-                    )
+                    raise ValueError(f"layers.{i}.{name}={source} must be an earlier layer that owns its weights")
                 unit = name.removesuffix("_from")
                 if getattr(self.layers[source], unit) != getattr(layer, unit):
-                    raise ValueError(
-                        f"layers.{i}.{unit} must have the shape of layer {source}, whose weights it uses"
-                    )
+                    raise ValueError(f"layers.{i}.{unit} must have the shape of layer {source}, whose weights it uses")
             if self.relative and max(layer.attention.heads, default=0) >= self.relative.heads:
-                raise ValueError(
-                    f"layers.{i}.attention.heads must be below relative.heads={self.relative.heads}"
-                )
+                raise ValueError(f"layers.{i}.attention.heads must be below relative.heads={self.relative.heads}")
         return self
 
     def parameters(self) -> dict[str, int]:

@@ -15,9 +15,7 @@ class BertpressConfig(PretrainedConfig):
     model_type = "bertpress"
 
     def __init__(self, blueprint: dict[str, Any] | Blueprint | None = None, **kwargs: Any) -> None:
-        shape = (
-            blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
-        )
+        shape = blueprint if isinstance(blueprint, Blueprint) else Blueprint(**blueprint) if blueprint else None
         self.blueprint = shape.model_dump(mode="json", exclude_defaults=True) if shape else None
         if shape:
             self.vocab_size = shape.embeddings.vocabulary

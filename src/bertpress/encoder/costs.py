@@ -15,9 +15,7 @@ def _linear(inputs: int, outputs: int) -> int:
 
 def _embedding_parameters(blueprint: Blueprint) -> int:
     spec, hidden = blueprint.embeddings, blueprint.hidden_size
-    added = (
-        hidden if spec.project == "tokens" else spec.size
-    )  # width at which positions and segments are added
+    added = hidden if spec.project == "tokens" else spec.size  # width at which positions and segments are added
     count = spec.vocabulary * spec.size + (spec.positions + spec.segments) * added + 2 * added
     if spec.project != "none":
         count += _linear(spec.window * spec.size, hidden)
@@ -40,9 +38,7 @@ def _attention_in(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     count += bias * (2 * spec.query_width + spec.value_width)
     if layer.bottleneck:
         maps = 2 if layer.bottleneck.attention_input == "shared" else 1
-        count += maps * (
-            inner * blueprint.hidden_size + bias * 3 * inner
-        )  # linear, its bias, its norm's two vectors
+        count += maps * (inner * blueprint.hidden_size + bias * 3 * inner)  # linear, its bias, its norm's two vectors
     return count
 
 
@@ -105,8 +101,6 @@ def macs(blueprint: Blueprint, tokens: int) -> dict[str, int]:
     head = blueprint.head
     if head is not None:
         count["head"] = _head(blueprint, bias=False) * (1 if head.kind == "sequence" else tokens)
-        if (
-            head.kind == "masked_lm"
-        ):  # the tied columns of the decoder are no stored weights, but they are computed
+        if head.kind == "masked_lm":  # the tied columns of the decoder are no stored weights, but they are computed
             count["head"] += tokens * spec.size * spec.vocabulary
     return count

@@ -35,9 +35,7 @@ def kept_layers(strategy: Strategy, depth: int, drop: int) -> list[int]:
     if strategy == "symmetric":
         return everything[: (keep + 1) // 2] + everything[depth - keep // 2 :]
     if strategy == "uniform":
-        return (
-            [0] if keep == 1 else [(2 * i * (depth - 1) + keep - 1) // (2 * (keep - 1)) for i in range(keep)]
-        )
+        return [0] if keep == 1 else [(2 * i * (depth - 1) + keep - 1) // (2 * (keep - 1)) for i in range(keep)]
     parity = 1 if strategy == "alternate_odd" else 0
     candidates = [layer for layer in reversed(everything) if (layer + 1) % 2 == parity]
     if drop > len(candidates):

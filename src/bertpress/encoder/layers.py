@@ -90,9 +90,7 @@ class Embeddings(nn.Module):
 class FeedForward(nn.Module):
     """Two linear maps around an activation, a residual and a norm; with no neuron left, the output bias alone."""
 
-    def __init__(
-        self, width: int, size: int, activation: Activation, norm: nn.Module, dropout: float
-    ) -> None:
+    def __init__(self, width: int, size: int, activation: Activation, norm: nn.Module, dropout: float) -> None:
         super().__init__()
         self.width, self.activation, self.dropout = width, activation, dropout
         if width:

@@ -62,18 +62,16 @@ class Encoder(nn.Module):
                 None if spec.ffn_from is None else self.layers[spec.ffn_from],
             )
             tape.put("hidden_states", hidden)
-        return hidden
+        return hidden  # type: ignore[no-any-return]
 
 
 def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """(batch, tokens) of 1 and 0 to an additive (batch, 1, 1, tokens); None where it would change nothing."""
     if attention_mask is None:
         return None
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    traced = torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
     if not traced and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
-        return (
-            None  # the fused kernel is faster without a mask; on a GPU the look would cost a synchronisation
-        )
+        return None  # fused attention is faster so; on a GPU the look would cost a synchronisation
     return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
 
 
@@ -293,6 +291,7 @@ def build_model(blueprint: Blueprint, **config: Any) -> BertpressPreTrainedModel
     if blueprint.head and kind == "sequence" and not blueprint.head.labels:
         kind = None
     shell = next((shell for shell in SHELLS if kind in shell.kinds), BertpressModel)
-    model = shell(BertpressConfig(blueprint=blueprint, **config))
+    model: BertpressPreTrainedModel = shell(BertpressConfig(blueprint=blueprint, **config))
     model.config.architectures = [shell.__name__]
-    return model.eval()
+    model.eval()
+    return model

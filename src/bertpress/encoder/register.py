@@ -77,9 +77,7 @@ _ACTIONS: dict[str, Callable[[], None]] = {
 class _AfterImport:
     """Finds nothing itself; lets the other finders find a module of ``_ACTIONS`` and acts when it has run."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         action = _ACTIONS.get(name)
         if action is None:
             return None

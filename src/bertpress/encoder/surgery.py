@@ -27,10 +27,7 @@ def rebuild(model: BertpressPreTrainedModel, blueprint: Blueprint, state: State)
     """
     config = model.config.__class__(
         blueprint=blueprint,
-        **{
-            key: getattr(model.config, key)
-            for key in ("id2label", "label2id", "problem_type", "architectures")
-        },
+        **{key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type", "architectures")},
     )
     new = type(model)._filled(config, {name: tensor.contiguous() for name, tensor in state.items()}, {})
     new.to(next(model.parameters()).device)
@@ -67,9 +64,7 @@ def _drop(state: State, prefix: str) -> None:
         del state[name]
 
 
-def keep_heads(
-    model: BertpressPreTrainedModel, heads: Mapping[int, Sequence[int]]
-) -> BertpressPreTrainedModel:
+def keep_heads(model: BertpressPreTrainedModel, heads: Mapping[int, Sequence[int]]) -> BertpressPreTrainedModel:
     """Keep these heads of these layers (sheet "Head removal"); a layer without heads keeps its output bias.
 
     Args:
@@ -86,9 +81,7 @@ def keep_heads(
         if missing := set(wanted) - set(spec.heads):
             raise ValueError(f"layer {layer}: heads={sorted(missing)} must be among {spec.heads}")
         kept = tuple(head for head in spec.heads if head in set(wanted))
-        _slice_heads(
-            state, f"encoder.layers.{layer}.attention", [spec.heads.index(h) for h in kept], layers[layer]
-        )
+        _slice_heads(state, f"encoder.layers.{layer}.attention", [spec.heads.index(h) for h in kept], layers[layer])
         for i in _users(layers, layer, "attention"):
             layers[i] = layers[i].model_copy(update={"attention": spec.model_copy(update={"heads": kept})})
     return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
@@ -137,9 +130,7 @@ def keep_neurons(
             raise ValueError(f"layer {layer}: network={network} must be in [0, {len(widths) - 1}]")
         kept = sorted(set(wanted))
         if kept and not 0 <= kept[0] <= kept[-1] < widths[network]:
-            raise ValueError(
-                f"layer {layer}: neurons must be in [0, {widths[network] - 1}], not {kept[0]}..{kept[-1]}"
-            )
+            raise ValueError(f"layer {layer}: neurons must be in [0, {widths[network] - 1}], not {kept[0]}..{kept[-1]}")
         _slice_neurons(state, f"encoder.layers.{layer}.ffn.{network}", kept, widths[network])
         new = (*widths[:network], len(kept), *widths[network + 1 :])
         for i in _users(layers, layer, "ffn"):
@@ -176,9 +167,7 @@ def keep_layers(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     """
     state, layers = _state(model), _layers(model)
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < len(layers):
-        raise ValueError(
-            f"layers={list(kept)} must be increasing numbers in [0, {len(layers) - 1}], at least one"
-        )
+        raise ValueError(f"layers={list(kept)} must be increasing numbers in [0, {len(layers) - 1}], at least one")
     new_state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.layers.")}
     new_layers: list[LayerSpec] = []
     heirs: dict[tuple[str, int], int] = {}
@@ -267,9 +256,7 @@ def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, .
         return ()
     layer, part = blueprint.layers[int(unit.split(".")[1])], unit.split(".", 2)[2]
     if layer.bottleneck is None:
-        closes = (
-            part.startswith(("attention.output.", "attention.norm.")) or ".outer." in part or ".norm." in part
-        )
+        closes = part.startswith(("attention.output.", "attention.norm.")) or ".outer." in part or ".norm." in part
         if closes:
             return rows
         return columns if part.endswith(".weight") else ()

@@ -62,9 +62,7 @@ class Recorder:
         self._contexts: dict[int, Tensor] = {}
         self._watched: list[tuple[Any, str]] = []
 
-    def watch(
-        self, component: str, owner: Any, method: str, after: Callable[..., None] | None = None
-    ) -> None:
+    def watch(self, component: str, owner: Any, method: str, after: Callable[..., None] | None = None) -> None:
         """Note calls of ``owner.method`` under ``component``; ``after`` gets results and arguments."""
         if owner is None:
             return

@@ -138,9 +138,7 @@ def int8_is_fast(features: frozenset[str] | None = None) -> Int8Check:
             return Int8Check(True, f"the processor has {name}")
     if "avx2" in features:
         return Int8Check(False, "the processor has AVX2 but no VNNI or AMX: int8 is smaller, hardly faster")
-    return Int8Check(
-        False, "no int8 instructions were found (VNNI, AMX, dot product): int8 is smaller, not faster"
-    )
+    return Int8Check(False, "no int8 instructions were found (VNNI, AMX, dot product): int8 is smaller, not faster")
 
 
 def gpu_name() -> str | None:

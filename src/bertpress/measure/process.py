@@ -123,9 +123,7 @@ class Worker:
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         said = f"; it said: {lines[-1].strip()}" if lines else ""
         if status == -9:
-            return errors.MachineError(
-                f"{self.name}: its process was killed, most likely for want of memory{said}"
-            )
+            return errors.MachineError(f"{self.name}: its process was killed, most likely for want of memory{said}")
         return errors.BertpressError(f"{self.name}: its measuring process ended with status {status}{said}")
 
 

@@ -8,12 +8,13 @@ allocates while it runs, without the weights, which the first panel shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
+from bertpress.artifact.sizes import model_bytes
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.costs import COMPONENTS
 from bertpress.encoder.model import BertpressPreTrainedModel
@@ -36,13 +37,20 @@ MEMORY_NOTE = "peak bytes that a component allocates while it runs alone, weight
 LATENCY_NOTE = "a component run alone on the inputs of a real pass, by turns with the whole model"
 
 
-def breakdown(blueprint: Blueprint, tokens: int) -> dict[str, dict[str, int]]:
-    """Parameters, float32 bytes and multiply-accumulates of each component, from the shape alone."""
+def breakdown(blueprint: Blueprint, tokens: int, stored: Mapping[str, int] | None = None) -> dict[str, dict[str, int]]:
+    """Parameters, bytes and multiply-accumulates of each component, from the shape alone.
+
+    Args:
+        blueprint: of the model.
+        tokens: length of the one input that the multiply-accumulates are for.
+        stored: bytes on disk by component (:mod:`bertpress.artifact.sizes`); None: float32.
+    """
     parameters, macs = blueprint.parameters(), blueprint.macs(tokens)
+    sizes = stored or {component: BYTES_OF_FLOAT * parameters[component] for component in COMPONENTS}
     return {
         component: {
             "parameters": parameters[component],
-            "bytes": BYTES_OF_FLOAT * parameters[component],
+            "bytes": sizes[component],
             "macs": macs[component],
         }
         for component in COMPONENTS
@@ -102,15 +110,15 @@ def profile(
             inputs = random_inputs(model.blueprint, length, batch, seed, device)
             measured.append(profile_length(model, inputs, rounds=rounds, warm=warm, progress=step))
     blueprint = model.blueprint
-    embeddings = blueprint.parameters()["embeddings"]
+    embeddings, stored = blueprint.parameters()["embeddings"], model_bytes(model)
     found: dict[str, Any] = rounded({
         "model": name,
         **measured[0],
         "parameters": blueprint.total_parameters,
         "parameters_without_embeddings": blueprint.parameters_without_embeddings,
         "embedding_share": embeddings / blueprint.total_parameters,
-        "weight_bytes": BYTES_OF_FLOAT * blueprint.total_parameters,
-        "weight_bytes_without_embeddings": BYTES_OF_FLOAT * blueprint.parameters_without_embeddings,
+        "weight_bytes": sum(stored.values()),
+        "weight_bytes_without_embeddings": sum(stored.values()) - stored["embeddings"],
         "engine": "torch",
         "threads": threads,
         "device": device,
@@ -150,7 +158,7 @@ def profile_length(
     latencies = {name: Latency.of(values) for name, values in samples.items()}
     whole = latencies[WHOLE].median
     components: dict[str, dict[str, Any]] = {}
-    for name, static in breakdown(model.blueprint, tokens).items():
+    for name, static in breakdown(model.blueprint, tokens, model_bytes(model)).items():
         latency = latencies.get(name, Latency(median=0, p90=0, samples=()))
         components[name] = {
             **static,
@@ -181,9 +189,7 @@ def longest_input(blueprint: Blueprint) -> int | None:
     return spec.positions - spec.first_position if spec.positions else None
 
 
-def random_inputs(
-    blueprint: Blueprint, tokens: int, batch: int, seed: int, device: str
-) -> dict[str, torch.Tensor]:
+def random_inputs(blueprint: Blueprint, tokens: int, batch: int, seed: int, device: str) -> dict[str, torch.Tensor]:
     """Token ids drawn from the vocabulary without the pad, nothing masked: (batch, tokens) each."""
     spec = blueprint.embeddings
     generator = torch.Generator().manual_seed(seed)
@@ -194,16 +200,3 @@ def random_inputs(
 
 def _shifted(progress: Progress, shift: int, total: int, done: int, _: int) -> None:
     progress(shift + done, total)
-
-
-def per_length(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each of ``lengths`` as a profile of its own; there the unattributed rest closes the components."""
-    nothing = {"parameters": 0, "bytes": 0, "macs": 0, "memory_bytes": 0}
-    return [
-        {
-            **figures,
-            **at,
-            "components": {**at["components"], "unattributed": {**nothing, **at["unattributed"]}},
-        }
-        for at in figures["lengths"]
-    ]

@@ -49,17 +49,23 @@ class Reader:
         self.inputs = {"input_ids", "attention_mask"}
         self.segments = _segments(config, settings)
         self.pad_id = config.get("pad_token_id") or 0
-        self.second_only = answer_kind(config) == "span"
+        self.kind = answer_kind(config)
         self._tokenizer = _fast_tokenizer(folder)
         self._tokenizer.no_padding()
         own = int(settings.get("model_max_length") or max_length)
         self.max_length = min(max_length, own, _positions(config, max_length))
 
+    def features(self, text: Text) -> list[dict[str, list[int]]]:
+        """What the model reads of a text: one sequence, but each text of a pair alone where the model embeds."""
+        if self.kind == "embedding" and isinstance(text, tuple):
+            return [self.encode(text[0]), self.encode(text[1])]
+        return [self.encode(text)]
+
     def encode(self, text: Text) -> dict[str, list[int]]:
-        """Ids of one text, special tokens included, cut to the longest length allowed."""
+        """Ids of one sequence, special tokens included, cut to the longest length allowed."""
         pair = text[1] if isinstance(text, tuple) else None
         first = text[0] if isinstance(text, tuple) else " ".join(text) if isinstance(text, list) else text
-        strategy = "only_second" if self.second_only and pair is not None else "longest_first"
+        strategy = "only_second" if self.kind == "span" and pair is not None else "longest_first"
         self._tokenizer.enable_truncation(self.max_length, strategy=strategy)
         found = self._tokenizer.encode(first, pair)
         encoded = {"input_ids": found.ids, "attention_mask": found.attention_mask}

@@ -68,16 +68,14 @@ class Bench:
 
     def _answer(self, text: Text) -> tuple[float, float, int]:
         began = clock()
-        batch = self.reader.collate([self.reader.encode(text)])
+        batch = self.reader.collate(self.reader.features(text))
         ready = clock()
         logits = self.engine.logits(batch)
         done = clock()
         self.answers.of(logits, batch["attention_mask"])
         return (clock() - began) / NS_PER_MS, (done - ready) / NS_PER_MS, batch["input_ids"].shape[1]
 
-    def throughput(
-        self, *, texts: Sequence[dict[str, Any]], batch_size: int = 32, passes: int = 3
-    ) -> dict[str, Any]:
+    def throughput(self, *, texts: Sequence[dict[str, Any]], batch_size: int = 32, passes: int = 3) -> dict[str, Any]:
         """Examples a second, text in to label out, in batches of like length, after a pass to warm up."""
         items = [from_wire(text) for text in texts]
         seconds = [self._sweep(items, batch_size) for _ in range(passes + 1)][1:]
@@ -86,20 +84,21 @@ class Bench:
 
     def _sweep(self, items: Sequence[Text], batch_size: int) -> float:
         began = clock()
-        encoded = sorted((self.reader.encode(text) for text in items), key=lambda one: len(one["input_ids"]))
+        encoded = [one for text in items for one in self.reader.features(text)]
+        encoded.sort(key=lambda one: len(one["input_ids"]))
         for start in range(0, len(encoded), batch_size):
             batch = self.reader.collate(encoded[start : start + batch_size])
             self.answers.of(self.engine.logits(batch), batch["attention_mask"])
         return (clock() - began) / 1e9
 
     def logits(self, *, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Logits and answers of each text, run one by one."""
+        """Logits (rows, ...) and answers of each text, run one by one; a text has one row, but see ``features``."""
         arrays, answers = [], []
         for text in texts:
-            batch = self.reader.collate([self.reader.encode(from_wire(text))])
+            batch = self.reader.collate(self.reader.features(from_wire(text)))
             found = self.engine.logits(batch)
-            answers += self.answers.of(found, batch["attention_mask"])
-            arrays.append(pack(found[0]))
+            answers.append(self.answers.of(found, batch["attention_mask"]))
+            arrays.append(pack(found))
         return {"logits": arrays, "answers": answers}
 
     def peak(self) -> dict[str, Any]:

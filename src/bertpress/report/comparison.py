@@ -55,6 +55,8 @@ def rows(results: Results) -> list[Row]:
     """The before/after table, every measured key a row, whether it was measured or not."""
     baseline, artifact = mapping(results, "baseline"), mapping(results, "artifact")
     table = [_measured(measure, baseline, artifact) for measure in COMMON]
+    if (tokens := number(artifact, "tokens")) is not None:
+        table[4] = table[4]._replace(label=f"{table[4].label}, {tokens:.0f} tokens")
     packed = number(artifact, "artifact_bytes")
     table.insert(4, Row("Packed artifact", "", numerals.size(packed), "", exact_after=numerals.exact(packed)))
     table.insert(5, _against_bert_base(baseline, artifact))

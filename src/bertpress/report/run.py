@@ -42,7 +42,7 @@ def _name(results: Results, key: str) -> str:
 
 def _header(results: Results, task: str, recipe: str) -> Markup:
     threads, seed = (text(results, *path) for path in (("artifact", "threads"), ("seed",)))
-    conditions = [threads and f"{threads} threads", seed and f"seed {seed}"]
+    conditions = [threads and f"{threads}\N{NO-BREAK SPACE}threads", seed and f"seed\N{NO-BREAK SPACE}{seed}"]
     note = text(results, "note")
     return join(
         element("p", "Task ", element("strong", task), " · recipe ", element("strong", recipe), class_="eyebrow"),

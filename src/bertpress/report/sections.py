@@ -95,14 +95,19 @@ def engines(results: Results) -> Markup:
         for subject in everyone
     ]
     table = element("table", element("thead", head), element("tbody", body), class_="engines")
-    words = "Latencies are of one text at a time, text in and label out unless they say model alone."
+    words = (
+        "Latencies are of one text at a time, text in and label out unless they say model alone. "
+        "Same labels: the share that agrees with the artifact in PyTorch."
+    )
     return join(hint(words), element("div", table, class_="scroll"))
 
 
 def _who(subject: Subject) -> Markup:
-    who = {"baseline": "baseline", "artifact": "artifact", "engine": "artifact"}.get(subject.role, subject.name)
-    failed = text(subject.data, "error")
-    return join(subject.engine, element("small", f"{who}: {failed}" if failed else who))
+    role = {"baseline": "baseline", "artifact": "artifact", "engine": "artifact"}.get(subject.role)
+    notes = [role or subject.name, text(subject.data, "error")]
+    if (agreement := number(subject.data, "parity", "label_agreement")) is not None:
+        notes.append(typeset(f"{agreement:.4g} % same labels"))
+    return join(subject.engine, [element("small", note) for note in notes if note])
 
 
 def trade_offs(results: Results) -> Markup:
@@ -188,8 +193,10 @@ def layers(results: Results) -> Markup:
     if value(results, "artifact", "layers") is None or not any(plans):
         return missing("Layers of the artifact")
     before, after = (depth.summary(mapping(results, side)) for side in ("baseline", "artifact"))
+    sourced = any(value(layer, "source") is not None for layer in plans[1])
+    place = "each layer stands where it came from" if sourced else "layers are matched by their depth"
     return join(
-        hint(f"Before: {before}. After: {after}. Filled is what is left, at its place in the baseline."),
+        hint(f"Before: {before}. After: {after}. Filled is what is left; {place}."),
         element("div", depth.layers(*plans), class_="scroll"),
     )
 

@@ -21,9 +21,9 @@ def _stage(index: int, stage: Results) -> Markup:
     facts = [
         ("Methods", ", ".join(_method_names(stage)) or None),
         ("Time", numerals.duration(number(stage, "seconds"))),
-        ("Epochs", text(train, "epochs")),
+        ("Epochs", numerals.exact(number(train, "epochs"))),
         ("Examples", numerals.exact(number(train, "examples"))),
-        ("Speed", _speed(items(train, "log"))),
+        ("Speed", _speed(train)),
         ("Metric after", comparison.metric(stage) if mapping(stage, "metric") else None),
     ]
     return join(
@@ -39,9 +39,9 @@ def _averaging(records: int) -> Markup | None:
     return element("p", f"Each point is the mean of {length} records.", class_="hint") if length > 1 else None
 
 
-def _speed(log: Sequence[Any]) -> str | None:
-    rates = [rate for record in log if (rate := number(record, "examples_per_second")) is not None]
-    return f"{numerals.significant(sum(rates) / len(rates))} examples/s" if rates else None
+def _speed(train: Results) -> str | None:
+    rate = number(train, "examples_per_second")
+    return None if rate is None else f"{numerals.significant(rate)} examples/s"
 
 
 def _method_names(stage: Results) -> Iterator[str]:

@@ -61,7 +61,7 @@ COLUMNS: dict[str, Callable[[Results], str]] = {
     "Throughput": lambda data: numerals.rate(number(data, "throughput_per_s")),
     "Peak memory": lambda data: numerals.size(number(data, "peak_memory_bytes")),
     "Metric": comparison.metric,
-    "Change": comparison.drop,
+    "Change, points": lambda data: comparison.drop(data).replace(" points", ""),
     "Speed-up": comparison.speedup_words,
 }
 """The table of engines: a heading and how its cell is read from a subject's data."""
@@ -69,5 +69,5 @@ COLUMNS: dict[str, Callable[[Results], str]] = {
 
 def cells(subject: Subject) -> list[str]:
     """A subject's line in the table of engines; the baseline is what change and speed-up refer to."""
-    reference = {"Change": "", "Speed-up": "1"} if subject.role == "baseline" else {}
+    reference = {"Change, points": "", "Speed-up": "1"} if subject.role == "baseline" else {}
     return [reference.get(heading, read(subject.data)) for heading, read in COLUMNS.items()]

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
@@ -91,8 +92,9 @@ def read(path: Path) -> dict[str, Any]:
         if bad is not None:
             raise BertpressError(f"{path}: damaged at '{bad}'")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise BertpressError(f"{path}: not a readable checkpoint ({error})") from error
+    except (OSError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BertpressError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BertpressError(f"{path}: not a checkpoint of this version")
     return content

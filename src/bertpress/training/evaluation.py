@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bertpress import tasks
-from bertpress.tasks import BucketSampler, Collate, Encoded, Task
+from bertpress.tasks import BucketSampler, Collate, Encoded, Task, UserMetric
 from bertpress.training import rng
 from bertpress.training.precision import Precision, autocast, in_float32, resolve_dtype
 from bertpress.training.teacher import model_inputs
@@ -61,9 +61,19 @@ def predict_logits(
     return kept
 
 
-def metric_value(model: nn.Module, task: Task, data: Encoded, collate: Collate, *, precision: Precision) -> float:
-    """The task's primary metric on ``data``."""
+def metric_value(
+    model: nn.Module,
+    task: Task,
+    data: Encoded,
+    collate: Collate,
+    *,
+    precision: Precision,
+    metric: UserMetric | None = None,
+) -> float:
+    """The task's primary metric on ``data``, or the user's own."""
     logits = predict_logits(model, task, data, collate, precision=precision)
-    metric = tasks.metrics_for(task)[task.metric]
-    found = metric.statistics(tasks.predictions(task, data, logits), tasks.references(task, data.rows))
-    return float(metric.value(found.sum(0)))
+    predictions, references = tasks.predictions(task, data, logits), tasks.references(task, data.rows)
+    if metric is not None:
+        return float(metric(predictions, references))
+    known = tasks.metrics_for(task)[task.metric]
+    return float(known.value(known.statistics(predictions, references).sum(0)))

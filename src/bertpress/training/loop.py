@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from bertpress.errors import Interrupted, RecipeError
-from bertpress.tasks import Collate, Encoded, Task
+from bertpress.tasks import Collate, Encoded, Task, UserMetric
 from bertpress.training import distributed, rng, schedules
 from bertpress.training.arguments import arguments
 from bertpress.training.checkpoint import Checkpoints
@@ -40,6 +40,9 @@ _SYNC_STEPS = 16  # on a GPU: updates between two looks at whether the loss is s
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     """Trains ``model`` on the weighted sum of ``objectives``; see :func:`bertpress.training.train`."""
 
+    optimizer: Any  # the Trainer's own attributes, which its untyped code leaves without a type
+    control: Any
+
     def __init__(
         self,
         model: nn.Module,
@@ -56,12 +59,14 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         teacher: Teacher | None,
         state: nn.ModuleDict,
         validation: Encoded | None,
+        metric: UserMetric | None = None,
     ) -> None:
         args = arguments(checkpoints.folder, settings, seed)
-        had_cache_flag = vars(getattr(model, "config", None) or object.__new__(nn.Module)).get("use_cache")
+        config = getattr(model, "config", None)
+        config_has_cache = config is None or "use_cache" in vars(config)
         super().__init__(model=model, args=args, data_collator=collate, train_dataset=data, callbacks=list(callbacks))
-        if getattr(model, "config", None) is not None and had_cache_flag is None:
-            vars(model.config).pop("use_cache", None)  # set by the Trainer; an encoder has no such thing
+        if config is not None and not config_has_cache:
+            vars(config).pop("use_cache", None)  # set by the Trainer; an encoder has no such thing
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.callback_handler.processing_class = tokenizer
@@ -74,6 +79,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.student_captures = captures(objectives, teacher=False)
         self.teacher_captures = captures(objectives, teacher=True)
         self.needs_teacher = any(term.needs_teacher for term in objectives)
+        self.metric = metric
+        self.metric_name = getattr(metric, "__name__", type(metric).__name__) if metric is not None else task.metric
         self.record = Record()
         self.selection = Selection()
         self.identity: dict[str, Any] = {}
@@ -82,9 +89,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Fused AdamW over the model and the extra state."""
-        if self.optimizer is None:
-            self.optimizer = make_optimizer([self.model, self.extra], self.settings)
-        return self.optimizer
+        optimizer: torch.optim.Optimizer = self.optimizer or make_optimizer([self.model, self.extra], self.settings)
+        self.optimizer = optimizer
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The settings' schedule; it follows :attr:`plan`, whose total may shrink."""
@@ -248,9 +255,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def _evaluate_now(self, step: int) -> None:
         value = self.selection.look(self, step)
-        self.record.log.append({"step": step, "metric": {"name": self.task.metric, "value": value}})
-        self.log({f"eval_{self.task.metric}": value})
-        metrics = {f"eval_{self.task.metric}": value}
+        self.record.log.append({"step": step, "metric": {"name": self.metric_name, "value": value}})
+        metrics = {f"eval_{self.metric_name}": value}
+        self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.model.train()
 

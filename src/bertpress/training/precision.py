@@ -35,12 +35,21 @@ def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractCon
 
 def in_float32(output: Any) -> Any:
     """The same output with its floating-point tensors in float32, so that losses lose no digits."""
+    return _in_float32(output, {})
+
+
+def _in_float32(output: Any, known: dict[int, tuple[Tensor, Tensor]]) -> Any:
+    """``known`` holds tensors that were seen with their copies, as outputs name some tensors twice."""
     if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
+        if not output.is_floating_point():
+            return output
+        if id(output) not in known:
+            known[id(output)] = (output, output.float())  # the tensor too: its id must not be used again meanwhile
+        return known[id(output)][1]
     if isinstance(output, dict):
         for key in list(output):
-            output[key] = in_float32(output[key])
+            output[key] = _in_float32(output[key], known)
         return output
     if isinstance(output, tuple | list):
-        return type(output)(in_float32(item) for item in output)
+        return type(output)(_in_float32(item, known) for item in output)
     return output

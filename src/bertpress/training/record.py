@@ -97,9 +97,15 @@ class Selection:
     def look(self, trainer: Any, step: int) -> float:
         """Evaluate, and keep the weights if they are the best so far."""
         value = evaluation.metric_value(
-            trainer.model, trainer.task, trainer.validation, trainer.collate, precision=trainer.settings.precision
+            trainer.model,
+            trainer.task,
+            trainer.validation,
+            trainer.collate,
+            precision=trainer.settings.precision,
+            metric=trainer.metric,
         )
-        sign = 1 if tasks.metrics_for(trainer.task)[trainer.task.metric].higher_is_better else -1
+        known = tasks.metrics_for(trainer.task)[trainer.task.metric]
+        sign = 1 if trainer.metric is not None or known.higher_is_better else -1
         if self.best is None or sign * value > sign * self.best:
             self.best, self.step = value, step
             if trainer.settings.select == "best" and trainer.is_world_process_zero():

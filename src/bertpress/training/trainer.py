@@ -1,7 +1,8 @@
 """Train a model on a task, with objectives, callbacks and a teacher: the one entrance to this package."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from bertpress.errors import Interrupted, RecipeError, UserError
-from bertpress.tasks import Collate, Encoded, Task
+from bertpress.tasks import Collate, Encoded, Task, UserMetric
 from bertpress.training import distributed, rng
 from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.evaluation import collate_for
@@ -61,6 +62,7 @@ def train(
     teacher: Teacher | None = None,
     state: nn.ModuleDict | None = None,
     validation: Encoded | None = None,
+    metric: UserMetric | None = None,
     resume: bool = True,
     report: Callable[[str], None] | None = None,
     progress: Style = "auto",
@@ -85,6 +87,7 @@ def train(
         teacher: for objectives that need one.
         state: modules that train beside the model; an ``optimization`` attribute gives theirs.
         validation: for ``select: best`` and the log; best cut from train.
+        metric: the user's own, instead of the task's primary one; higher is better.
         resume: False forgets an earlier run in ``folder``.
         report: told in one line what happens (resumed, teacher cached).
         progress: how it is shown on stderr.
@@ -102,7 +105,7 @@ def train(
     say = report or (lambda line: None)
     _check(terms, teacher, settings, validation, data, folder)
     checkpoints = Checkpoints(folder)
-    with rng.preserved(), _threads():
+    with rng.preserved(), _threads_put_back():
         if distributed.rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoints.sweep()
@@ -111,10 +114,21 @@ def train(
         distributed.barrier()
         shown = ProgressDisplay(label, progress)
         trainer = ObjectiveTrainer(
-            model, task=task, data=data, collate=collate or collate_for(tokenizer), tokenizer=tokenizer,
-            objectives=terms, callbacks=[*callbacks, shown], settings=settings, checkpoints=checkpoints, seed=seed,
-            teacher=teacher, state=extra, validation=validation,
-        )  # fmt: skip
+            model,
+            task=task,
+            data=data,
+            collate=collate or collate_for(tokenizer),
+            tokenizer=tokenizer,
+            objectives=terms,
+            callbacks=[*callbacks, shown],
+            settings=settings,
+            checkpoints=checkpoints,
+            seed=seed,
+            teacher=teacher,
+            state=extra,
+            validation=validation,
+            metric=metric,
+        )
         trainer.methods = list(callbacks)
         trainer.identity = identity(trainer)
         done = checkpoints.done()
@@ -238,11 +252,10 @@ def _same_run(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> None
             raise UserError(f"{folder}: holds another training run, with {key}={old} instead of {new}; remove it")
 
 
-class _threads:
-    """Put the number of threads back."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(self.before)
+@contextlib.contextmanager
+def _threads_put_back() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -48,7 +48,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the only host asked is this process
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.seen, server.refuses = [], False
     server.address = f"http://127.0.0.1:{server.server_port}"
@@ -106,3 +107,33 @@ def test_an_artifact_hands_its_own_folder_on_and_checks_it_first(folder, monkeyp
 def test_a_wrong_name_is_one_line(folder):
     with pytest.raises(MachineError, match="a//b: upload failed"):
         hub.push(folder, load(folder).manifest, "a//b", api=HfApi(endpoint="http://127.0.0.1:9", token=TOKEN))
+
+
+def test_an_artifact_comes_back_by_its_name(folder, tmp_path, monkeypatch):
+    """As the hub's cache keeps it: a folder of links into blobs."""
+    snapshot = tmp_path / "cache" / "models--user--name" / "snapshots" / ("1" * 40)
+    blobs = tmp_path / "cache" / "models--user--name" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in folder.iterdir():
+        path.rename(blobs / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name: asked.append(name) or str(snapshot))
+    artifact = load("user/name")
+    assert asked == ["user/name"]
+    assert artifact.task.name == "sst2"
+    assert len(list(artifact.predict(["good film"], threads=1))) == 1
+
+
+def test_a_name_that_nobody_knows_is_one_line(monkeypatch):
+    def offline(name):
+        raise OSError("cannot\nconnect")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(
+        ArtifactError, match=r"user/name: no such folder, and the hub gave none \(OSError: cannot connect\)"
+    ):
+        load("user/name")
+    with pytest.raises(ArtifactError, match="gone: no such folder"):
+        load("gone")

@@ -136,3 +136,19 @@ def test_weights_are_read_when_they_are_needed(folder, monkeypatch):
     (folder / "model.safetensors").unlink()
     assert artifact.blueprint.hidden_size == 32
     assert artifact.task.name == "sst2"
+
+
+def test_the_auto_classes_and_pipelines_know_it(folder, batch):
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    artifact = load(folder)
+    assert AutoConfig.from_pretrained(folder).model_type == "bertpress"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, artifact.model(**batch).logits)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("good film")["input_ids"] == [2, 5, 7, 3]
+    (found,) = pipeline("text-classification", str(folder))("good film")
+    (answer,) = artifact.predict(["good film"], threads=1)
+    assert found["label"] == answer["label"]
+    assert found["score"] == pytest.approx(answer["score"], abs=1e-5)

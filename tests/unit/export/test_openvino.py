@@ -84,7 +84,16 @@ def test_integer_kernels_run(exported):
     assert kinds[False] == 1
 
 
-@pytest.mark.parametrize("make", [mpnet_like, albert_like, lambda: mixed("token"), lambda: mixed("span")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        mpnet_like,
+        pytest.param(albert_like, marks=pytest.mark.slow),
+        pytest.param(lambda: mixed("token"), marks=pytest.mark.slow),
+        pytest.param(lambda: mixed("span"), marks=pytest.mark.slow),
+        pytest.param(lambda: mixed("embedding"), marks=pytest.mark.slow),
+    ],
+)
 def test_other_shapes_and_heads(make, tmp_path):
     for name, model in {"float": make(), "int8": int8(make())}.items():
         export(model, tmp_path / name)

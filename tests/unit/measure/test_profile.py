@@ -20,7 +20,7 @@ from bertpress.encoder.model import build_model
 from bertpress.errors import ModelError
 from bertpress.measure.components import peak_added_bytes, record, replay
 from bertpress.measure.picture import panels, write_png
-from bertpress.measure.profile import breakdown, per_length, profile, random_inputs
+from bertpress.measure.profile import breakdown, profile, random_inputs
 from bertpress.measure.table import breakdown_table
 
 CPU = torch.device("cpu")
@@ -95,11 +95,7 @@ def test_the_components_are_the_whole_pass(shape):
 
         return hook
 
-    hooks = [
-        module.register_forward_pre_hook(count(name))
-        for name, module in model.named_modules()
-        if name in seen
-    ]
+    hooks = [module.register_forward_pre_hook(count(name)) for name, module in model.named_modules() if name in seen]
     with torch.no_grad():
         calls = record(model, inputs)
         whole = dict(seen)
@@ -125,9 +121,7 @@ def test_recording_leaves_no_trace():
 
 def test_bert_base_shape_by_hand():
     """Section 2 of the survey: 109.48 M parameters, 23.84 M of them embeddings."""
-    blueprint = uniform(
-        layers=12, hidden_size=768, heads=12, ffn=3072, head=HeadSpec(kind="sequence", labels=0)
-    )
+    blueprint = uniform(layers=12, hidden_size=768, heads=12, ffn=3072, head=HeadSpec(kind="sequence", labels=0))
     parts = breakdown(blueprint, 256)
     total = sum(part["parameters"] for part in parts.values())
     assert total == 109_482_240
@@ -161,20 +155,12 @@ def test_figures_are_json_and_add_up(figures):
     assert figures["tokens"] == 16
     for at in figures["lengths"]:
         total = (
-            sum(part["latency_ms"]["median"] for part in at["components"].values())
-            + at["unattributed"]["latency_ms"]
+            sum(part["latency_ms"]["median"] for part in at["components"].values()) + at["unattributed"]["latency_ms"]
         )
         assert total == pytest.approx(at["latency_ms"]["median"], abs=1e-3)
         assert len(at["latency_ms"]["samples"]) == 3
     assert sum(part["parameters"] for part in figures["components"].values()) == figures["parameters"]
     assert figures["flops"] == 2 * figures["macs"]
-
-
-def test_each_length_as_a_profile_of_its_own(figures):
-    first, second = per_length(figures)
-    assert (first["tokens"], second["tokens"]) == (16, 8)
-    assert second["model"] == "tiny"
-    assert list(second["components"]) == [*COMPONENTS, "unattributed"]
 
 
 def test_table(figures):

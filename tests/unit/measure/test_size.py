@@ -61,9 +61,7 @@ def test_names_of_embeddings(name, expected):
     assert is_embedding(name) is expected
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"abc", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"{]"]
-)
+@pytest.mark.parametrize("content", [b"", b"abc", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"{]"])
 def test_broken_safetensors(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)

@@ -63,7 +63,7 @@ def test_the_run_page_is_well_formed_and_complete(results):
         "6.2× smaller, 9.1× faster, −0.4 points [−1.2, +0.4]", "sst2", "quick", "SYNTHETIC",
         "22.71 M", "10.80 M", "14.41 M", "90.9 MB", "14.7 MB", "2.66 MB", "14.6 MB", "21 %", "3.4 %", "341 M",
         "8.97 ms", "11.4 ms", "0.869 ms", "1,980/s", "612 MB", "91.3 [89.4, 93.1]", "90.9 [88.9, 92.7]",
-        "91.6 [89.6, 93.4]", "9.1× [8.9, 9.3]", "onnxruntime", "4.9× [4.8, 5.0]",
+        "91.6 [89.6, 93.4]", "9.1× [8.9, 9.3]", "onnxruntime", "4.9× [4.8, 5.0]", "99.5 %", "32 tokens",
         "distill/hidden", "Learning rate", "3 min 32 s", "140,800",
         "cpu.name", "Example CPU @ 2.60GHz", "versions.torch", "2.13.0", "16.0 GB",
         results["command"], "temperature: 2.0",

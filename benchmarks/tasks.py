@@ -1,0 +1,96 @@
+"""One command on five kinds of task: each ends in an artifact that every engine scores from disk, and agrees on.
+
+    python benchmarks/tasks.py --model DIR --data DIR [--out DIR] [--train-limit N] [TASK ...]
+
+For each task: ``bertpress compress`` with recipe ``quick``, then ``bertpress evaluate`` on torch, ONNX Runtime and
+OpenVINO.  Agreement: labels of the int8 files against their own simulation, and logits of the uncompressed model's
+exports against the model in memory.  Interrupted runs go on.  Writes results/tasks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bertpress import artifact, tasks
+from bertpress.export.parity import parity
+from bertpress.measure.environment import environment
+from bertpress.training import collate_for
+
+TASKS = ("sst2", "mrpc", "stsb", "wnut17", "squad")
+ENGINES = ("torch", "onnxruntime", "openvino")
+KEPT = ("metric", "drop", "speedup", "weight_bytes", "percent_of_teacher", "parity")
+
+
+def bertpress(*arguments: str) -> Any:
+    """Run the command line; its one JSON object."""
+    line = [sys.executable, "-m", "bertpress", *arguments, "--json"]
+    return json.loads(subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
+def float_agreement(teacher: Path, data: Path, rows: int) -> dict[str, Any]:
+    """Largest difference of logits between the uncompressed model in memory and its exports, on real rows."""
+    made = artifact.load(teacher)
+    for runtime in ("openvino", "onnx"):
+        if not (teacher / runtime).is_dir():
+            made.export(runtime)
+    task = made.task
+    assert task is not None
+    encoded = tasks.encode(task, tasks.load(task, "validation", data, rows), made.tokenizer, training=False)
+    collate, size = collate_for(made.tokenizer), 16
+    batches = [collate([encoded[i] for i in range(at, min(at + size, len(encoded)))]) for at in range(0, len(encoded), size)]
+    return {engine: asdict(parity(made.model, teacher, engine, batches)) for engine in ENGINES[1:]}
+
+
+def run(task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Compress and evaluate one task."""
+    out = options.out / task
+    limits = ["--validation-limit", str(options.validation_limit)] if task == "squad" else []
+    line = ["compress", str(options.model), "--recipe", "quick", "--task", task, "--data", str(options.data)]
+    line += ["--train-limit", str(options.train_limit), "--out", str(out), *limits]
+    line += ["--resume"] if (out / "run.json").is_file() else []
+    results = bertpress(*line)
+    scored = {}
+    for engine in ENGINES:
+        limit = ["--limit", str(options.validation_limit)] if task == "squad" else []
+        arguments = ["evaluate", str(out / "model"), "--task", task, "--data", str(options.data), "--engine", engine]
+        scored[engine] = bertpress(*arguments, *limit)["metric"]
+    engines = results["artifact"]["engines"]
+    return {
+        "task": task,
+        "baseline": results["baseline"]["metric"],
+        "engines": {engine: {key: figures[key] for key in KEPT} for engine, figures in engines.items()},
+        "evaluated_from_disk": scored,
+        "float_exports": float_agreement(out / "teacher", options.data, 300),
+        "command": results["command"],
+    }
+
+
+def main() -> int:
+    """Run the tasks that are named, or all five."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", metavar="TASK", default=list(TASKS))
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
+    parser.add_argument("--train-limit", type=int, default=4000)
+    parser.add_argument("--validation-limit", type=int, default=1000)
+    parser.add_argument("--results", type=Path, default=Path("results/tasks.json"))
+    options = parser.parse_args()
+    made = []
+    for task in options.tasks:
+        made.append(run(task, options))
+        content = {"tasks": made, "environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"{task}: {made[-1]['baseline']} -> {made[-1]['engines']}", file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sample_run
+import torch
+from sample_run import make_data, make_model
+from transformers import TrainerCallback
+
+from bertpress.errors import Interrupted, RecipeError, UserError
+from bertpress.tasks import predictions, references, score
+from bertpress.training import TaskLoss, Teacher, TrainSettings, collate_for, metric_value, predict_logits, train
+from bertpress.training.checkpoint import read
+from bertpress.training.teacher import weights_digest
+
+KINDS = {
+    "text-classification": 99.0,
+    "text-regression": 95.0,
+    "sentence-similarity": 60.0,
+    "token-classification": 95.0,
+    "question-answering": 90.0,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_head_learns_a_separable_task(tmp_path, kind, precision):
+    task, data, validation, tokenizer = make_data(kind, count=320)
+    model = make_model(task, tokenizer, hidden=32, dropout=0.0)
+    settings = TrainSettings(epochs=8, batch_size=16, learning_rate=3e-3, precision=precision)
+    result = train(
+        model, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=tmp_path, validation=validation,
+        progress="none",
+    )  # fmt: skip
+    losses = [entry["loss"] for entry in result.log if "loss" in entry]
+    assert losses[-1] < losses[0] / 2
+    logits = predict_logits(result.model, task, validation, collate_for(tokenizer))
+    scores = score(task, predictions(task, validation, logits), references(task, validation.rows))
+    assert next(iter(scores.values())).value > KINDS[kind]
+    assert result.metric == pytest.approx(
+        max(entry["metric"]["value"] for entry in result.log if "metric" in entry)
+    )
+
+
+def test_masked_words_are_learnt(tmp_path):
+    task, data, validation, tokenizer = make_data("masked-lm", count=200)
+    model = make_model(task, tokenizer, dropout=0.0)
+    settings = TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3)
+    before = metric_value(model, task, validation, collate_for(tokenizer), precision="float32")
+    train(model, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=tmp_path, progress="none")
+    assert metric_value(model, task, validation, collate_for(tokenizer), precision="float32") < before - 2
+
+
+def plain(folder, callbacks=(), *, seed=0, resume=True, objectives=None, model=None, **changes):
+    task, data, _, tokenizer = make_data()
+    model = model or make_model(task, tokenizer)
+    settings = TrainSettings(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, **changes})
+    return train(
+        model, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=folder, seed=seed, resume=resume,
+        callbacks=list(callbacks), objectives=objectives, progress="none",
+    )  # fmt: skip
+
+
+def same(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_seed_decides_every_bit_and_generators_stay_as_they_were(tmp_path):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    first = plain(tmp_path / "a")
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+    torch.rand(3)
+    np.random.rand(3)
+    assert same(plain(tmp_path / "b").model, first.model)
+    assert not same(plain(tmp_path / "c", seed=1).model, first.model)
+
+
+def test_checkpoints_evaluations_and_logs_do_not_change_the_weights(tmp_path):
+    rare = sample_run.run(tmp_path / "a", checkpoint_seconds=3600, log_points=1)[0]
+    often = sample_run.run(tmp_path / "b", checkpoint_seconds=0)[0]
+    assert same(rare.model, often.model)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    task, _, _, tokenizer = make_data()
+    models = []
+    for accumulate, batch_size in ((1, 96), (12, 8)):
+        model = make_model(task, tokenizer, dropout=0.0)
+        settings = {"accumulate": accumulate, "batch_size": batch_size, "precision": "float32", "epochs": 3}
+        models.append(plain(tmp_path / str(batch_size), model=model, **settings).model)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_a_finished_run_returns_at_once_and_another_is_refused(tmp_path):
+    first = plain(tmp_path)
+
+    class Never(TrainerCallback):
+        def on_step_begin(self, *args, **_):
+            raise AssertionError
+
+    again = plain(tmp_path, [Never()])
+    assert same(first.model, again.model)
+    assert again.log == first.log
+    with pytest.raises(UserError, match=r"holds another training run, with learning_rate=0.001 instead of 0.01"):
+        plain(tmp_path, learning_rate=0.01)
+    assert not same(plain(tmp_path, learning_rate=0.01, resume=False).model, first.model)
+
+
+class At(TrainerCallback):
+    """Does something after a step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            self.action()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on(tmp_path, number):
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="stopped after step 6 of 24") as caught:
+        plain(tmp_path / "a", [At(5, lambda: os.kill(os.getpid(), number))])
+    assert caught.value.exit_status == 130
+    assert signal.getsignal(number) is handler
+    assert [path.name for path in (tmp_path / "a").glob("*.pt")] == ["checkpoint-000000006.pt"]
+    undisturbed = plain(tmp_path / "b", [At(0, None)])
+    assert same(plain(tmp_path / "a", [At(0, None)]).model, undisturbed.model)
+
+
+def test_a_loss_that_is_no_number_is_one_clear_error_and_keeps_the_checkpoint(tmp_path):
+    class Breaks(TaskLoss):
+        calls = 0
+
+        def __call__(self, step):
+            self.calls += 1
+            return super().__call__(step) * (float("nan") if self.calls == 9 else 1.0)
+
+    with pytest.raises(RecipeError, match=r"loss=nan at step 9 of 24 with learning_rate=0.001 must be finite"):
+        plain(tmp_path, objectives=[Breaks()], checkpoint_seconds=0)
+    content = read(max(tmp_path.glob("checkpoint-*.pt")))
+    assert content["step"] == 8
+    assert all(value.isfinite().all() for value in content["model"].values())
+
+
+def test_a_gradient_that_explodes_is_noticed_before_it_reaches_the_weights(tmp_path):
+    with pytest.raises(RecipeError, match="gradient norm=(inf|nan)"):
+        plain(tmp_path, objectives=[TaskLoss(weight=1e38)], max_grad_norm=0)
+
+
+def test_time_limit_shortens_the_run_and_its_schedule(tmp_path):
+    class Slow(TrainerCallback):
+        def on_step_end(self, *args, **_):
+            time.sleep(0.02)
+
+    result = plain(tmp_path, [Slow()], epochs=1000, max_seconds=1.0)
+    assert 10 < result.steps < 100
+    assert result.seconds < 3
+    assert [entry for entry in result.log if "loss" in entry][-1]["learning_rate"] < 3e-4
+
+
+def test_best_weights_are_those_with_the_best_metric(tmp_path):
+    result, _ = sample_run.run(tmp_path)
+    values = {entry["step"]: entry["metric"]["value"] for entry in result.log if "metric" in entry}
+    assert len(values) == 8
+    assert result.metric == max(values.values()) == values[result.best_step]
+    task, _, validation, tokenizer = make_data()
+    assert metric_value(result.model, task, validation, collate_for(tokenizer), precision="auto") == result.metric
+
+
+def test_teacher_is_needed_and_stays_as_it_was(tmp_path):
+    with pytest.raises(RecipeError, match="match needs a teacher"):
+        plain(tmp_path, objectives=[sample_run.Match()])
+    task, data, _, tokenizer = make_data()
+    model = make_model(task, tokenizer, seed=5)
+    before = weights_digest(model)
+    sample_run.run(tmp_path / "distilled")
+    teacher = Teacher(model, cache=tmp_path)
+    settings = TrainSettings(epochs=1, batch_size=8)
+    extra = torch.nn.ModuleDict({"projection": torch.nn.Linear(2, 2)})
+    train(make_model(task, tokenizer), task=task, data=data, tokenizer=tokenizer, settings=settings, folder=tmp_path,
+          objectives=[sample_run.Match()], teacher=teacher, state=extra, progress="none")  # fmt: skip
+    assert weights_digest(model) == before
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_extra_state_trains_and_the_callback_sees_trainer_arguments(tmp_path):
+    torch.manual_seed(1)
+    before = torch.nn.Linear(2, 2).weight.detach().clone()
+    _, projection = sample_run.run(tmp_path)
+    assert (projection.weight - before).abs().max() > 1e-2
+
+
+def test_report_to_passes_through_and_nothing_is_printed(tmp_path, capsys, caplog):
+    seen = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            seen.append(logs)
+
+    with caplog.at_level(logging.WARNING):
+        plain(tmp_path, [Tracker()])
+    assert {"loss", "loss/task", "learning_rate", "gradient_norm", "examples_per_second"} <= seen[0].keys()
+    assert all(isinstance(value, float | int) for value in seen[0].values())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_config_is_left_alone(tmp_path):
+    task, _, _, tokenizer = make_data()
+    model = make_model(task, tokenizer)
+    before = model.config.to_dict()
+    assert plain(tmp_path, model=model).model.config.to_dict() == before
+
+
+def kill_and_resume(folder, kills, rng):
+    """Run a process, kill it at random instants, let it finish; returns how often it was killed after a checkpoint."""
+    command = [sys.executable, sample_run.__file__, str(folder), "3"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    landed = 0
+    for _ in range(kills):
+        process = subprocess.Popen([*command, "0.1"], env=env, stderr=subprocess.DEVNULL)
+        run = folder / "run"
+        start = max((int(path.stem[-9:]) for path in run.glob("checkpoint-*.pt")), default=0)
+        while process.poll() is None and not any(run.glob(f"checkpoint-{step:09d}.pt") for step in range(start + 1, 25)):
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        landed += not (run / "done.pt").exists()
+    subprocess.run([*command, "0"], env=env, check=True)
+    return landed
+
+
+def undisturbed_and_killed(tmp_path, kills):
+    command = [sys.executable, sample_run.__file__, str(tmp_path / "undisturbed"), "3", "0"]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    landed = kill_and_resume(tmp_path / "killed", kills, random.Random(0))
+    return landed, *(read(Path(tmp_path / name / "run/done.pt")) for name in ("undisturbed", "killed"))
+
+
+def check_equal(one, other):
+    for part in ("model", "extra"):
+        for name, value in one[part].items():
+            assert torch.equal(value, other[part][name]), name
+    steps = [[(entry["step"], entry.get("loss"), entry.get("metric")) for entry in run["record"]["log"]] for run in (one, other)]
+    assert steps[0] == steps[1]
+
+
+def test_a_killed_run_ends_with_the_same_bits(tmp_path):
+    landed, one, other = undisturbed_and_killed(tmp_path, 2)
+    assert landed == 2
+    check_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_with_the_same_bits(tmp_path):
+    landed, one, other = undisturbed_and_killed(tmp_path, 10)
+    assert landed >= 5
+    check_equal(one, other)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = str(Path(__file__).with_name("distributed_run.py"))
+    subprocess.run([*command, script, str(tmp_path / "two")], env=env, check=True)
+    subprocess.run([sys.executable, script, str(tmp_path / "one")], env=env, check=True)
+    two, one = (read(tmp_path / name / "done.pt")["model"] for name in ("two", "one"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=2e-4, rtol=0)
