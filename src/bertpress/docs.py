@@ -81,7 +81,12 @@ def recipe_page(entry: dict[str, Any]) -> str:
 
 def command_block(name: str, command: Any) -> str:
     """Arguments and options of a command."""
-    lines = [f"```\nbertpress {name}{_usage(command)}\n```", "", "| Option | Default | Meaning |", "| --- | --- | --- |"]
+    lines = [
+        f"```\nbertpress {name}{_usage(command)}\n```",
+        "",
+        "| Option | Default | Meaning |",
+        "| --- | --- | --- |",
+    ]
     for parameter in command.params:
         if parameter.name == "help":
             continue

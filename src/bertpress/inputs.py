@@ -61,9 +61,7 @@ def recipe_of(
     return chosen.model_copy(update={"stages": stages, "fine_tune": fine_tune})
 
 
-def task_of(
-    task: str | Task, metric: str | UserMetric | None, options: TaskOptions
-) -> tuple[Task, UserMetric | None]:
+def task_of(task: str | Task, metric: str | UserMetric | None, options: TaskOptions) -> tuple[Task, UserMetric | None]:
     """The task with the caller's changes, and the metric where it is a function.
 
     Raises:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertpress import tasks
 from bertpress.artifact import Artifact
+from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
+from bertpress.artifact.sizes import file_bytes
 from bertpress.encoder.imports import Loaded
 from bertpress.engines import load_engine
 from bertpress.errors import ModelError
@@ -101,7 +104,7 @@ def measure(
     return {
         "baseline": {
             **timed["candidates"][0],
-            "name": str(request.teacher or request.model),
+            "name": Path(request.teacher or request.model).name,
             **shape_of(baseline, tokens),
             **size(baseline.path).as_keys(),
             "metric": first["metric"],
@@ -172,9 +175,10 @@ def shape_of(made: Artifact, tokens: int) -> dict[str, Any]:
         "parameters_without_embeddings": shape.parameters_without_embeddings,
         "macs": sum(shape.macs(tokens).values()),
         "tokens": tokens,
-        "breakdown": breakdown(shape, tokens),
+        "breakdown": breakdown(shape, tokens, file_bytes(made.path / WEIGHTS)),
         "layers": [
             {
+                "source": layer.origin,
                 "heads": list(layer.attention.heads),
                 "ffn": list(layer.ffn),
                 "head_size": layer.attention.head_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,37 +92,33 @@ def run_stage(
             break
         model = changed
         report["rounds"].append(figures)
-    last = report["rounds"][-1] if report["rounds"] else {}
-    return model, {**report, **last, "seconds": sum(figures["seconds"] for figures in report.pop("rounds"))}
+    rounds = report["rounds"]
+    return model, {**report, **(rounds[-1] if rounds else {}), "seconds": sum(turn["seconds"] for turn in rounds)}
 
 
 def _round(
     run: Run, stage: Stage, number: int, turn: int, model: BertpressPreTrainedModel, place: Path
 ) -> tuple[BertpressPreTrainedModel, dict[str, Any]]:
+    began = time.monotonic()
+    figures: dict[str, Any] = {"metric": None}
     ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
     model = clone(model)
     for _, method in stage.methods:
         model = method.attach(model, ctx)
-    figures: dict[str, Any] = {"seconds": 0.0}
     if stage.train is not None:
         result = _train(run, stage, stage.train, model, ctx, place)
-        figures = {
-            "seconds": result.seconds,
-            "metric": None,
-            "train": {
-                "epochs": stage.train.epochs,
-                "examples": result.examples,
-                "examples_per_second": result.examples_per_second,
-                "steps": result.steps,
-                "log": result.log,
-            },
-        }
+        figures["train"] = {"epochs": stage.train.epochs, **vars_of(result)}
         bake(model)
     for _, method in stage.methods:
         model = method.finish(model, ctx)
     if stage.until is not None:
         figures["drop"] = _drop_on_held_out(run, model)
-    return model, figures
+    return model, {**figures, "seconds": time.monotonic() - began}
+
+
+def vars_of(result: TrainResult) -> dict[str, Any]:
+    """What results.json keeps of a training run."""
+    return {name: getattr(result, name) for name in ("examples", "examples_per_second", "steps", "seconds", "log")}
 
 
 def _train(

@@ -100,6 +100,7 @@ class LayerSpec(Spec):
     bottleneck: BottleneckSpec | None = None
     attention_from: int | None = Field(None, ge=0)
     ffn_from: int | None = Field(None, ge=0)
+    origin: int | None = Field(None, ge=0, description="Its number in the model that it was cut from.")
 
 
 HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]

@@ -172,7 +172,7 @@ def keep_layers(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     new_layers: list[LayerSpec] = []
     heirs: dict[tuple[str, int], int] = {}
     for new, old in enumerate(kept):
-        owners: dict[str, int | None] = {}
+        owners: dict[str, int | None] = {"origin": old if layers[old].origin is None else layers[old].origin}
         for unit in ("attention", "ffn"):
             owner = getattr(layers[old], f"{unit}_from")
             owner = old if owner is None else owner

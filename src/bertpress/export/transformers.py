@@ -183,7 +183,7 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
         raise ModelError(f"layers=[]: a plain {family.model_type} config needs at least one{_OTHERS}")
     first = blueprint.layers[0]
     for i, layer in enumerate(blueprint.layers):
-        for field, mine, other in _fields(layer, first):
+        for field, mine, other in _fields(layer, first, numbered=blueprint.relative is not None):
             if mine != other:
                 why = f"differs from layer 0's {other!r}; a plain {family.model_type} config has one for all"
                 raise ModelError(f"layers.{i}.{field}={mine!r} {why}{_OTHERS}")
@@ -191,7 +191,7 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
     if attention.scale is not None and math.isclose(attention.scale, attention.head_size**-0.5):
         attention = attention.model_copy(update={"scale": None})
     relative = blueprint.relative and blueprint.relative.model_copy(update={"heads": len(attention.heads)})
-    changes: dict[str, Any] = {"attention": attention}
+    changes: dict[str, Any] = {"attention": attention, "origin": None}
     if not family.shares(blueprint):
         changes |= dict.fromkeys(_SHARING)
     layers = tuple(layer.model_copy(update=changes) for layer in blueprint.layers)
@@ -201,12 +201,17 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
 _SHARING = ("attention_from", "ffn_from")
 
 
-def _fields(layer: LayerSpec, first: LayerSpec) -> Iterator[tuple[str, Any, Any]]:
-    """What all layers must agree on: (name, value here, value in the first layer)."""
+def _fields(layer: LayerSpec, first: LayerSpec, *, numbered: bool) -> Iterator[tuple[str, Any, Any]]:
+    """What all layers must agree on: (name, value here, value in the first layer).
+
+    Heads by their number, which matters (``numbered``) where a relative bias is looked up by it; else by their count.
+    """
     for name in type(layer.attention).model_fields:
-        yield f"attention.{name}", getattr(layer.attention, name), getattr(first.attention, name)
+        mine, other = getattr(layer.attention, name), getattr(first.attention, name)
+        if name != "heads" or numbered or len(mine) != len(other):
+            yield f"attention.{name}", mine, other
     for name in type(layer).model_fields:
-        if name not in ("attention", *_SHARING):
+        if name not in ("attention", "origin", *_SHARING):
             yield name, getattr(layer, name), getattr(first, name)
 
 

@@ -74,6 +74,8 @@ def test_keep_neurons_equals_zeroed_neurons(kept):
 def test_keep_layers_copies_them_bit_for_bit():
     model = tiny(4)
     cut = keep_layers(model, [0, 3])
+    assert [layer.origin for layer in cut.blueprint.layers] == [0, 3]
+    assert [layer.origin for layer in keep_layers(cut, [1]).blueprint.layers] == [3]
     state = model.state_dict()
     for name, tensor in cut.state_dict().items():
         assert torch.equal(tensor, state[name.replace("layers.1.", "layers.3.")])

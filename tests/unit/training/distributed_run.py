@@ -12,7 +12,8 @@ if __name__ == "__main__":
     task, data, _, tokenizer = make_data()
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     settings = TrainSettings(
-        epochs=2, batch_size=8, learning_rate=1e-3, precision="float32", accumulate=2 if alone else 1, checkpoint_seconds=0
+        epochs=2, batch_size=8, learning_rate=1e-3, precision="float32", accumulate=1 + alone, checkpoint_seconds=0
     )
     model = make_model(task, tokenizer, dropout=0.0)
-    train(model, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=Path(sys.argv[1]), progress="none")
+    folder = Path(sys.argv[1])
+    train(model, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=folder, progress="none")

@@ -1,5 +1,8 @@
-"""A tiny task and a tiny model; as a script, one training run to be killed: FOLDER SEED [delay per step]."""
+"""A tiny task and a tiny model; as a script, a run that is left alone and one that is killed: FOLDER KILLS."""
 
+import os
+import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -76,8 +79,14 @@ def make_model(task, tokenizer, *, seed=0, layers=2, hidden=16, dropout=0.1):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         shape = uniform(
-            layers=layers, hidden_size=hidden, heads=2, ffn=2 * hidden, vocabulary=len(tokenizer), positions=64,
-            head=task.head(), dropout=dropout,
+            layers=layers,
+            hidden_size=hidden,
+            heads=2,
+            ffn=2 * hidden,
+            vocabulary=len(tokenizer),
+            positions=64,
+            head=task.head(),
+            dropout=dropout,
         )
         return build_model(shape)
 
@@ -135,6 +144,39 @@ def run(folder, *, seed=0, delay=0.0, resume=True, **changes):
     return result, projection
 
 
+def forked(*args, **kwargs):
+    """:func:`run` in a process of its own, which has imported everything already; returns its id."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        run(*args, **kwargs)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def kill_somewhere(folder, rng, **changes):
+    """Start a run, kill it a moment after its next checkpoint; returns whether that was before its end."""
+    files = folder / "run"
+    before = {path.name for path in files.glob("checkpoint-*.pt")}
+    pid = forked(folder, delay=0.05, **changes)
+    ended = False
+    while not ended and {path.name for path in files.glob("checkpoint-*.pt")} <= before:
+        ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+        time.sleep(0.002)
+    time.sleep(rng.random() * 0.2)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return not (files / "done.pt").exists()
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(sys.argv[1], seed=int(sys.argv[2]), delay=float(sys.argv[3]))
+    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    torch.set_num_threads(1)  # before any other thread: the processes are forked from this one
+    assert os.waitpid(forked(folder / "undisturbed", seed=3, epochs=6), 0)[1] == 0
+    rng = random.Random(kills)
+    landed = sum(kill_somewhere(folder / "killed", rng, seed=3, epochs=6) for _ in range(kills))
+    assert os.waitpid(forked(folder / "killed", seed=3, epochs=6), 0)[1] == 0
+    sys.stdout.write(str(landed))
