@@ -110,7 +110,7 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
 
     pressed = save_artifact(request, folder, data, model, tokenizer, baseline)
     for runtime in recipe.export:
-        if not (pressed.path / runtime).is_dir():
+        if runtime not in pressed.exports:
             say(f"exporting to {runtime}")
             pressed.export(runtime)
 

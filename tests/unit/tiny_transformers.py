@@ -88,6 +88,9 @@ HEADS = {
     "masked_lm": ("ForMaskedLM", {}),
     "bare": ("Model", {}),
 }
+ODD = ("sequence", "token", "masked_lm")
+PAIRS = [(case, head) for case in CASES for head in HEADS if "-" not in case or "xlm" in case or head in ODD]
+"""What is compared: every head of every family, and of the odd configurations those that differ."""
 
 
 def tiny(case: str, head: str = "bare", **changes: Any) -> Any:

@@ -11,7 +11,7 @@ from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.load import Checked, check, load_model
 from bertpress.artifact.manifest import CARD, Manifest
 from bertpress.artifact.predict import Predictor, logits_of
-from bertpress.artifact.save import finite, update
+from bertpress.artifact.save import finite, update, without_samples
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import ArtifactError, DataError
@@ -172,7 +172,7 @@ class Artifact:
 
         The artifact stays valid if the process is killed on the way.
         """
-        merged = self.manifest.replace(metrics={**self.manifest.metrics, **finite(metrics)})
+        merged = self.manifest.replace(metrics={**self.manifest.metrics, **finite(without_samples(metrics))})
         self.manifest = update(self.path, merged, {CARD: card.render(merged)})
 
     def verify(self) -> None:

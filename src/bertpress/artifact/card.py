@@ -80,7 +80,7 @@ def _figures(manifest: Manifest) -> str:
         notes.append(f"Drop: {_interval(drop)} points (95 % paired bootstrap).")
     if isinstance(speedup := artifact.get("speedup"), int | float):
         notes.append(f"Speed-up over the parent: {speedup:.1f} times, timed in turns on one machine.")
-    if cpu := (manifest.metrics.get("environment") or {}).get("cpu"):
+    if cpu := ((manifest.metrics.get("environment") or {}).get("cpu") or {}).get("name"):
         notes.append(f"Machine: {cpu}.")
     return "\n".join(["## Measured", "", *table, *(["", " ".join(notes)] if notes else [])])
 
@@ -115,19 +115,20 @@ def _latency(side: Mapping[str, Any]) -> str:
 
 def _loading(manifest: Manifest, kind: str | None) -> str:
     auto = _AUTO.get(kind or "", "AutoModelForSequenceClassification" if kind else "AutoModel")
-    name = json.dumps(manifest.name)
     exported = sorted({path.split("/")[0] for path in manifest.files if path.startswith(("openvino/", "onnx/"))})
     parts = [
         "## Load it",
-        f"With bertpress:\n\n```python\nimport bertpress\n\nartifact = bertpress.load({name})  # this folder\n"
-        "print(next(artifact.predict([...])))\n```",
-        f"With transformers:\n\n```python\nimport bertpress  # registers the model type\n"
+        "With bertpress:\n\n```python\nimport bertpress\n\n"
+        'artifact = bertpress.load(".")  # the folder where this lies, or its name on the hub\n'
+        "answers = artifact.predict([...])\n```",
+        "With transformers:\n\n```python\nimport bertpress  # registers the model type\n"
         f"from transformers import {auto}, AutoTokenizer\n\n"
-        f"model = {auto}.from_pretrained({name})\ntokenizer = AutoTokenizer.from_pretrained({name})\n```",
-        f"From the command line:\n\n```\nbertpress predict {manifest.name} < texts.txt\n```",
+        f'model = {auto}.from_pretrained(".")\ntokenizer = AutoTokenizer.from_pretrained(".")\n```',
+        "From the command line:\n\n```\nbertpress predict . < texts.txt\n```",
     ]
     if exported:
-        parts.append(f"The files under {' and '.join(f'`{f}/`' for f in exported)} run with those runtimes alone.")
+        folders = " and ".join(f"`{folder}/`" for folder in exported)
+        parts.append(f"The files under {folders} run with those runtimes alone.")
     return "\n\n".join(parts)
 
 

@@ -69,7 +69,7 @@ class Predictor:
         if task.kind == "sentence-similarity" and isinstance(chunk[0], str):
             return self._embeddings(task, chunk, seen)
         entries = [_words(entry) for entry in chunk] if task.kind == "token-classification" else chunk
-        rows = _placed(from_texts(task, entries), seen)
+        rows = from_texts(task, entries, first=seen + 1)
         encoded, logits = logits_of(task, rows, self.tokenizer, self.engine, len(chunk))
         answers = describe(task, encoded, logits)
         if task.kind == "token-classification":
@@ -79,13 +79,8 @@ class Predictor:
     def _embeddings(self, task: Task, chunk: Sequence[Any], seen: int) -> list[Answer]:
         """Single texts of a model that embeds: each is its own pair here, and the first side is kept."""
         pairs = [[text, text] if isinstance(text, str) else text for text in chunk]
-        _, logits = logits_of(task, _placed(from_texts(task, pairs), seen), self.tokenizer, self.engine, len(chunk))
+        _, logits = logits_of(task, from_texts(task, pairs, first=seen + 1), self.tokenizer, self.engine, len(chunk))
         return [{"embedding": np.asarray(vector, np.float32).ravel().tolist()} for vector in logits[::2]]
-
-
-def _placed(rows: Rows, seen: int) -> Rows:
-    """The same rows, counted from the start of the stream in error messages."""
-    return Rows(rows.columns, rows.split, rows.source, rows.unit, range(seen + 1, seen + len(rows) + 1), rows.names)
 
 
 def _words(entry: Any) -> Any:

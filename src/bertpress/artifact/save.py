@@ -66,7 +66,7 @@ def save(
             tokenizer.save_pretrained(partial)
         fields = Manifest(
             bertpress=__version__,
-            name=folder.name,
+            name=_name(folder, recipe, parent),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             task=task.model_dump(mode="json") if task else None,
             recipe=finite(recipe) if recipe is not None else None,
@@ -74,7 +74,7 @@ def save(
             seed=seed,
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
             parent=parent,
-            metrics=finite(metrics or {}),
+            metrics=finite(without_samples(metrics or {})),
         )
         write_file(partial / CARD, card.render(fields))
         manifests.write(partial, fields.replace(files=manifests.records(partial)))
@@ -95,6 +95,13 @@ def _write_config(model: BertpressPreTrainedModel, task: Task | None, folder: Pa
     config.save_pretrained(folder)
 
 
+def without_samples(value: Any) -> Any:
+    """Figures without the raw timings that they were made of; those stay in results.json."""
+    if isinstance(value, Mapping):
+        return {key: without_samples(item) for key, item in value.items() if key != "samples"}
+    return [without_samples(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def finite(value: Any) -> Any:
     """Plain data that JSON can hold: NaN and infinities, which it cannot, become None."""
     if isinstance(value, Mapping):
@@ -106,8 +113,17 @@ def finite(value: Any) -> Any:
     return value
 
 
+def _name(folder: Path, recipe: Mapping[str, Any] | None, parent: Parent | None) -> str:
+    """What an artifact is called: the parent and the recipe where both are known."""
+    if parent is None or recipe is None or not recipe.get("name"):
+        return folder.name
+    return f"{parent.name.rpartition('/')[2]}-{recipe['name']}"
+
+
 def parent_of(name: str, folder: str | Path | None = None) -> Parent:
     """How a manifest refers to the model that was compressed: its name, and the hash of its weights where they lie."""
+    if Path(name).expanduser().is_dir():
+        name = Path(name).expanduser().resolve().name  # where it lay is nobody else's business
     weights = None if folder is None else Path(folder) / WEIGHTS
     return Parent(name=name, sha256=manifests.hash_file(weights).sha256 if weights and weights.is_file() else None)
 

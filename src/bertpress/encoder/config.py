@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 from bertpress.encoder.blueprint import Blueprint
 
 
-class BertpressConfig(PretrainedConfig):
+class BertpressConfig(PretrainedConfig):  # type: ignore[misc]
     """config.json of an artifact: the blueprint, and what transformers keeps of labels and problem type."""
 
     model_type = "bertpress"

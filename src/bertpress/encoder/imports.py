@@ -11,32 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertpress.encoder.blueprint import Blueprint, HeadKind, HeadSpec
+from bertpress.encoder.blueprint import Blueprint, HeadSpec
 from bertpress.encoder.checkpoint import WEIGHTS, Checkpoint, read_weights
-from bertpress.encoder.families import family_of
+from bertpress.encoder.families import FAMILIES, family_of
 from bertpress.encoder.families.base import Family
+from bertpress.encoder.head_choice import choose_head, is_bare, own_head
 from bertpress.encoder.heads import make_head
 from bertpress.encoder.model import SHELLS, BertpressConfig, BertpressModel, BertpressPreTrainedModel, build_model
 from bertpress.encoder.sources import CONFIG, Source, find
 from bertpress.errors import ModelError
-
-KINDS: dict[str, HeadKind] = {
-    "ForSequenceClassification": "sequence",
-    "ForTokenClassification": "token",
-    "ForQuestionAnswering": "span",
-    "ForMaskedLM": "masked_lm",
-    "ForPreTraining": "masked_lm",
-}
-"""Head kinds by the end of a transformers class name."""
-
-RELEVANT: dict[HeadKind, tuple[str, ...]] = {
-    "sequence": ("labels", "pooling", "dense", "activation"),
-    "token": ("labels",),
-    "span": (),
-    "masked_lm": ("activation", "free_decoder"),
-    "embedding": ("pooling", "normalize"),
-}
-"""The fields of a HeadSpec that mean something for each kind."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -108,7 +91,7 @@ def load_pretrained(
     with _at(source.place):
         own = source.embedding or own_head(family, theirs, architecture, checkpoint)
         chosen, matches = choose_head(family, blueprint, own, head, dense=family.has_dense(theirs))
-        fine_tuned = matches and checkpoint is not None and not _bare(own)
+        fine_tuned = matches and checkpoint is not None and not is_bare(own)
         fields = {**(_labels(theirs, chosen) if matches else {}), **config}
         built = import_model(family, theirs, _with_head(blueprint, chosen), checkpoint, matches, seed, fields)
     return Loaded(
@@ -167,47 +150,6 @@ def transformers_config(family: Family, fields: Mapping[str, Any]) -> Any:
 
 def _with_head(blueprint: Blueprint, head: HeadSpec | None) -> Blueprint:
     return blueprint.replace(head=head)
-
-
-def _bare(head: HeadSpec | None) -> bool:
-    return head is None or (head.kind == "sequence" and not head.labels)
-
-
-def own_head(family: Family, config: Any, architecture: str | None, checkpoint: Checkpoint | None) -> HeadSpec | None:
-    """The head that a checkpoint has, by its class name if such weights are there; else its pooler, if any."""
-    suffix = (architecture or "").removeprefix(family.classes)
-    kind = KINDS.get(suffix)
-    if checkpoint is not None and (kind is None or not checkpoint.holds(family.heads[kind])):
-        guesses = () if architecture else family.heads.items()
-        kind = next((k for k, modules in guesses if checkpoint.holds_all(modules)), None)
-    if kind is not None:
-        return _conventional(family, config, kind, config.num_labels)
-    if not family.pooler:
-        return None
-    if not family.has_dense(config) or checkpoint is None or checkpoint.holds_all(family.pooler):
-        return _conventional(family, config, "sequence", 0)
-    return None
-
-
-def _conventional(family: Family, config: Any, kind: HeadKind, labels: int) -> HeadSpec:
-    return family.head(kind, labels, family.activation(config), dense=family.has_dense(config))
-
-
-def choose_head(
-    family: Family, blueprint: Blueprint, own: HeadSpec | None, wanted: HeadSpec | None, *, dense: bool = True
-) -> tuple[HeadSpec | None, bool]:
-    """The head to build, and whether it is the checkpoint's own."""
-    if wanted is None:
-        return own, True
-    given = wanted.model_fields_set
-    explicit = {name: getattr(wanted, name) for name in RELEVANT[wanted.kind] if name in given}
-    if own is not None and own.kind == wanted.kind:
-        same = all(getattr(own, name) == value for name, value in explicit.items())
-        if same or own.kind == "embedding":  # the checkpoint was trained with its own pooling
-            return own, True
-    activation = blueprint.layers[0].activation if blueprint.layers else "gelu"
-    convention = family.head(wanted.kind, wanted.labels, activation, dense=dense)
-    return HeadSpec(**{**convention.model_dump(), **explicit}), False
 
 
 def import_model(
@@ -289,7 +231,7 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
         model = shells[name].from_pretrained(source.folder)
     except ValueError as error:
         raise ModelError(f"{source.folder}: {' '.join(str(error).split())}") from None
-    family = family_of(model.blueprint.family)
+    family = FAMILIES.get(model.blueprint.family, FAMILIES["bert"])
     chosen, matches = choose_head(family, model.blueprint, model.blueprint.head, head)
     if not matches:
         model = _with_fresh_head(model, chosen, seed)
@@ -298,7 +240,7 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
     return Loaded(
         model=model,
         tokenizer_source=_tokenizer(source),
-        fine_tuned=matches and not _bare(chosen),
+        fine_tuned=matches and not is_bare(chosen),
         id2label=_named(source.config) if matches else None,
         source=source.name,
         revision=source.revision,
@@ -306,14 +248,11 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
 
 
 def _with_fresh_head(model: BertpressPreTrainedModel, head: HeadSpec | None, seed: int) -> BertpressPreTrainedModel:
-    """The same encoder under another head."""
+    """The same encoder under another head, in float: there are no scales yet for what a new head reads."""
     with torch.device("meta"):
-        new = build_model(model.blueprint.replace(head=head))
+        new = build_model(model.blueprint.replace(head=head, activation_bits=None))
     wanted = new.state_dict()
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
-    old_dense = model.state_dict().get("head.dense.weight")
-    if old_dense is not None and _bare(model.blueprint.head) and "head.dense.weight" in wanted:
-        state |= {n: t for n, t in model.state_dict().items() if n.startswith("head.dense.")}
-    new = _fill(new, state, seed)
-    new.storage = {name: plan for name, plan in model.storage.items() if not name.startswith("head.")}
-    return new
+    old = {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
+    pooled = is_bare(model.blueprint.head) and head is not None and head.kind == "sequence"
+    kept = ("encoder.", "head.dense.") if pooled else ("encoder.",)
+    return _fill(new, {name: tensor for name, tensor in old.items() if name.startswith(kept)}, seed)

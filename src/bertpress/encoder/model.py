@@ -20,6 +20,7 @@ from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import make_head
 from bertpress.encoder.layers import Embeddings, EncoderLayer
 from bertpress.encoder.slots import Tape
+from bertpress.errors import ModelError
 
 MASKED = torch.finfo(torch.bfloat16).min  # finite in float32 and bfloat16: a row of pads alone stays a number
 
@@ -138,16 +139,23 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             for unpack in unpackers:
                 if (packed := unpack(Path(folder))) is not None:
                     config = kwargs.get("config") or BertpressConfig.from_pretrained(folder)
-                    return cls._filled(config, *packed)
+                    return cls.filled(config, *packed)
         return super().from_pretrained(folder, *args, **kwargs)
 
     @classmethod
-    def _filled(cls, config: BertpressConfig, state: dict[str, Tensor], storage: dict[str, Any]) -> Any:
+    def filled(cls, config: BertpressConfig, state: dict[str, Tensor], storage: dict[str, Any]) -> Any:
+        """A model with these weights, in evaluation mode.
+
+        Raises:
+            ModelError: a weight is missing, left over or of another shape; names the first.
+        """
         model = cls(config)
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            names = sorted(missing) + sorted(unexpected)
-            raise ValueError(f"weights and config.json disagree on {names[0]} and {len(names) - 1} more")
+        own = model.state_dict()
+        for name in sorted({*own, *state}):
+            here, there = (tuple(side[name].shape) if name in side else None for side in (own, state))
+            if here != there:
+                raise ModelError(f"{name}: the shape by config.json is {here}, the weights have {there}")
+        model.load_state_dict(state)
         model.storage = storage
         return model.eval()
 

@@ -152,7 +152,8 @@ def fill_slots(model: nn.Module) -> None:
 def quantize_weight(model: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
     """Put ``quantizer`` on the weight called ``name``, such as ``encoder.layers.0.attention.query.weight``."""
     owner, _, attribute = name.rpartition(".")
-    parametrize.register_parametrization(model.get_submodule(owner), attribute, quantizer)
+    # unsafe skips three trial runs, which take seconds on large tables; shape and dtype stay by construction
+    parametrize.register_parametrization(model.get_submodule(owner), attribute, quantizer, unsafe=True)
 
 
 @contextmanager

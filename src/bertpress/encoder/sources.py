@@ -16,6 +16,7 @@ CONFIG = "config.json"
 MODULES = "modules.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/model*.safetensors"]
+_UNLIMITED = 10**6  # a tokenizer without a limit states an astronomical one
 _POOLINGS = ("cls", "mean", "max")
 
 
@@ -101,7 +102,7 @@ def _in_folder(folder: Path, name: str, revision: str | None) -> Source:
     return Source(name, folder, config, revision, embedding, max_length, root)
 
 
-def _sentence_modules(root: Path) -> tuple[Path, HeadSpec, int | None]:
+def _sentence_modules(root: Path) -> tuple[Path, HeadSpec | None, int | None]:
     """The transformer's folder, the head, and the truncation of a sentence-transformers folder."""
     place = root / MODULES
     folder, pooling, normalize = root, None, False
@@ -117,11 +118,23 @@ def _sentence_modules(root: Path) -> tuple[Path, HeadSpec, int | None]:
         else:
             normalize = True
     if pooling is None:
-        raise ModelError(f"{place}: has no Pooling module")
-    lengths = folder / "sentence_bert_config.json"
-    length = read_json(lengths, dict).get("max_seq_length") if lengths.is_file() else None
+        if normalize:
+            raise ModelError(f"{place}: has Normalize, but no Pooling module")
+        return folder, None, _max_length(root, folder)  # a cross-encoder of sentence-transformers 6
     head = HeadSpec.model_validate({"kind": "embedding", "pooling": pooling, "normalize": normalize})
-    return folder, head, length if isinstance(length, int) else None
+    return folder, head, _max_length(root, folder)
+
+
+def _max_length(root: Path, folder: Path) -> int | None:
+    """Where sentence-transformers truncates: version 6 leaves that to the tokenizer."""
+    for path, key in (
+        (folder / "sentence_bert_config.json", "max_seq_length"),
+        (root / "tokenizer_config.json", "model_max_length"),
+    ):
+        length = read_json(path, dict).get(key) if path.is_file() else None
+        if isinstance(length, int) and 0 < length < _UNLIMITED:
+            return length
+    return None
 
 
 def _below(root: Path, module: dict[str, Any]) -> Path:
@@ -138,11 +151,12 @@ def _pooling(path: Path) -> str:
     if modes is None:  # a switch for each mode: pooling_mode_mean_tokens
         prefix = "pooling_mode_"
         modes = [key.removeprefix(prefix) for key, on in fields.items() if key.startswith(prefix) and on]
-    modes = [str(mode).partition("_token")[0] for mode in ([modes] if isinstance(modes, str) else modes)]
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
-        shown = ", ".join(modes) or "none"
+    given = [modes] if isinstance(modes, str) else list(modes)
+    found: list[str] = [str(mode).partition("_token")[0] for mode in given]
+    if len(found) != 1 or found[0] not in _POOLINGS:
+        shown = ", ".join(found) or "none"
         raise ModelError(f"{path}: pooling_mode={shown} must be one of {', '.join(_POOLINGS)}")
-    return modes[0]
+    return found[0]
 
 
 def read_json(path: Path, kind: type) -> Any:

@@ -23,13 +23,13 @@ def rebuild(model: BertpressPreTrainedModel, blueprint: Blueprint, state: State)
     """A model of the same class with another shape and these weights; its storage plan starts empty.
 
     Raises:
-        ValueError: if ``state`` does not hold exactly the tensors of ``blueprint``.
+        ModelError: if ``state`` does not hold exactly the tensors of ``blueprint``.
     """
     config = model.config.__class__(
         blueprint=blueprint,
         **{key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type", "architectures")},
     )
-    new = type(model)._filled(config, {name: tensor.contiguous() for name, tensor in state.items()}, {})
+    new = type(model).filled(config, {name: tensor.contiguous() for name, tensor in state.items()}, {})
     new.to(next(model.parameters()).device)
     return new  # type: ignore[no-any-return]
 

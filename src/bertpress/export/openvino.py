@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import EngineError
 from bertpress.export.tracing import Exportable, quiet, write_metadata
@@ -39,7 +41,9 @@ def export(
 
     traced = Exportable(model)
     with quiet():
-        graph = openvino.convert_model(traced, example_input=traced.example())
+        # traced here, since the converter's own tracing runs the model three more times to check itself
+        script = torch.jit.trace(traced, traced.example(), check_trace=False)
+        graph = openvino.convert_model(script)
     for port, name in zip(graph.inputs, traced.inputs, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)

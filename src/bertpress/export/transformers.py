@@ -22,7 +22,8 @@ from bertpress.encoder.blueprint import Blueprint, HeadKind, HeadSpec, LayerSpec
 from bertpress.encoder.checkpoint import WEIGHTS
 from bertpress.encoder.families import family_of
 from bertpress.encoder.families.base import BASE, Family
-from bertpress.encoder.imports import RELEVANT, transformers_config
+from bertpress.encoder.head_choice import RELEVANT, is_bare
+from bertpress.encoder.imports import transformers_config
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import BertpressError, ModelError
 
@@ -131,7 +132,7 @@ def _exported(model: BertpressPreTrainedModel) -> tuple[Any, dict[str, Tensor]]:
     family = family_of(model.blueprint.family)
     blueprint = plain(family, model.blueprint)
     config = export_config(family, blueprint)
-    kind = blueprint.head.kind if blueprint.head and not _bare(blueprint) else "embedding"
+    kind = blueprint.head.kind if blueprint.head and not is_bare(blueprint.head) else "embedding"
     config.architectures = [family.classes + ENDINGS[kind]]
     config.dtype = "float32"
     for field in ("id2label", "label2id", "problem_type"):
@@ -147,10 +148,6 @@ def _exported(model: BertpressPreTrainedModel) -> tuple[Any, dict[str, Tensor]]:
         for theirs, name in family.weights(model.blueprint, config, ours).items()
     }
     return config, _completed(family, config, prefix, state)
-
-
-def _bare(blueprint: Blueprint) -> bool:
-    return blueprint.head is not None and blueprint.head.kind == "sequence" and not blueprint.head.labels
 
 
 def _class(config: Any) -> Any:
@@ -242,7 +239,7 @@ def _conventional(family: Family, config: Any, blueprint: Blueprint) -> HeadSpec
     head = blueprint.head
     if head is None or head.kind == "embedding":
         return head
-    if _bare(blueprint) and not family.pooler:
+    if is_bare(head) and not family.pooler:
         return None
     usual = family.head(head.kind, head.labels, blueprint.layers[0].activation, dense=family.has_dense(config))
     fields = {name: getattr(usual, name) for name in RELEVANT[head.kind]}

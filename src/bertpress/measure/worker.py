@@ -17,6 +17,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,8 +41,11 @@ class Bench:
 
     def load(self, *, folder: str, engine: str, threads: int, max_length: int = 128) -> dict[str, Any]:
         """Load a model folder on an engine; tells seconds and resident memory before and after."""
-        from bertpress.engines import load_engine
+        from bertpress.engines import NAMES, load_engine
 
+        if engine in NAMES:
+            with suppress(ImportError):  # which the engine will tell in its own words
+                import_module(engine)
         self.memory["imported_bytes"] = resident_bytes()
         began = clock()
         self.engine = load_engine(engine, Path(folder), threads)

@@ -133,7 +133,7 @@ def _class_names(feature: Any) -> tuple[str, ...] | None:
     return tuple(names) if isinstance(names, (list, tuple)) else None
 
 
-def from_texts(task: Task, texts: Sequence[Any], *, source: str = "input") -> Rows:
+def from_texts(task: Task, texts: Sequence[Any], *, source: str = "input", first: int = 1) -> Rows:
     """Unlabelled rows from what a user passes to ``predict``.
 
     Args:
@@ -141,23 +141,24 @@ def from_texts(task: Task, texts: Sequence[Any], *, source: str = "input") -> Ro
         texts: a string each (words to tag are split at spaces, or given as a list); for two texts a pair, or
             a mapping with the task's column names.
         source: named in error messages.
+        first: the line of the first text, for error messages.
 
     Raises:
         DataError: an entry has the wrong form.
     """
     columns: dict[str, list[Any]] = {name: [] for name in task.text_columns}
-    for i, entry in enumerate(texts):
+    for line, entry in enumerate(texts, start=first):
         if isinstance(entry, Mapping):
             missing = [name for name in task.text_columns if name not in entry]
             if missing:
-                raise DataError(f"{source} line {i + 1}: no field '{missing[0]}' (available: {', '.join(entry)})")
+                raise DataError(f"{source} line {line}: no field '{missing[0]}' (available: {', '.join(entry)})")
             values = [entry[name] for name in task.text_columns]
         elif len(task.text_columns) == 1:
             values = [entry]
         elif isinstance(entry, (list, tuple)) and len(entry) == 2:
             values = list(entry)
         else:
-            raise DataError(f"{source} line {i + 1}: needs two texts ({', '.join(task.text_columns)}), got one")
+            raise DataError(f"{source} line {line}: needs two texts ({', '.join(task.text_columns)}), got one")
         for name, value in zip(task.text_columns, values, strict=True):
             columns[name].append(value)
-    return Rows(columns, "predict", source, "line")
+    return Rows(columns, "predict", source, "line", range(first, first + len(texts)))

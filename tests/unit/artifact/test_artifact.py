@@ -166,7 +166,7 @@ def test_it_is_scored_from_disk(classifier, tmp_path):
 def test_measured_figures_are_entered(classifier):
     metric = {"name": "accuracy", "value": 91.5, "low": 90.0, "high": 93.0}
     classifier.record({"artifact": {"metric": metric, "speedup": float("inf")}})
-    classifier.record({"environment": {"cpu": "Some CPU"}})
+    classifier.record({"environment": {"cpu": {"name": "Some CPU"}}})
     found = load(classifier.path)
     assert found.manifest == classifier.manifest
     assert found.manifest.metrics["artifact"] == {"metric": metric, "speedup": None}

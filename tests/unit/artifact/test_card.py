@@ -34,7 +34,7 @@ def manifest(**changes):
             "metrics": {
                 "artifact": {**SIDE, "drop": {"value": 0.4, "low": -0.2, "high": 1.0}, "speedup": 12.34},
                 "baseline": {**SIDE, "engine": "torch"},
-                "environment": {"cpu": "Some CPU"},
+                "environment": {"cpu": {"name": "Some CPU", "features": ["avx2"]}},
             },
             **changes,
         }
@@ -48,7 +48,7 @@ def test_what_was_measured_is_shown():
     assert "| Latency, batch 1 | 1.23 ms (openvino, 2 threads) | 1.23 ms (torch, 2 threads) |" in text
     assert "Drop: 0.40 (-0.20 to 1.00) points" in text
     assert "12.3 times" in text
-    assert "Some CPU" in text
+    assert "Machine: Some CPU." in text
     assert "bertpress compress user/big --recipe quick" in text
     assert "`bad`, `good`" in text
 

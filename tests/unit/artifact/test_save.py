@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from bertpress.artifact import load, packing, parent_of, save
+from bertpress.artifact import Parent, load, packing, parent_of, save
 from bertpress.artifact import manifest as manifests
 from bertpress.artifact.manifest import hash_file
 from bertpress.artifact.save import update
@@ -80,7 +80,7 @@ def test_facts_come_back(model, tokenizer, tmp_path):
         resolve("stsb"),
         tmp_path / "a",
         recipe={"name": "quick", "stages": ({"use": []},)},
-        metrics={"artifact": {"metric": {"value": 91.5}, "speedup": float("nan")}},
+        metrics={"artifact": {"metric": {"value": 91.5}, "speedup": float("nan"), "samples": [1.0, 2.0]}},
         seed=3,
         command="bertpress compress x",
         parent=parent_of("user/teacher", tmp_path / "teacher"),
@@ -88,9 +88,15 @@ def test_facts_come_back(model, tokenizer, tmp_path):
     found = load(artifact.path).manifest
     assert found.recipe == {"name": "quick", "stages": [{"use": []}]}
     assert found.metrics == {"artifact": {"metric": {"value": 91.5}, "speedup": None}}
-    assert (found.seed, found.command, found.name) == (3, "bertpress compress x", "a")
+    assert (found.seed, found.command, found.name) == (3, "bertpress compress x", "teacher-quick")
     assert found.parent.sha256 == hash_file(tmp_path / "teacher" / "model.safetensors").sha256
     assert found.versions["torch"] == torch.__version__
+
+
+def test_a_parent_is_named_without_its_place(tmp_path):
+    (tmp_path / "big").mkdir()
+    assert parent_of(str(tmp_path / "big")).name == "big"
+    assert parent_of("user/big") == Parent(name="user/big", sha256=None)
 
 
 def test_a_taken_place_is_refused(folder, model, tokenizer, task):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_transformers import BERT, CASES, HEADS, agree, answers, batch, tiny
+from tiny_transformers import BERT, PAIRS, agree, answers, batch, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
@@ -17,8 +17,7 @@ from bertpress.errors import ModelError
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "head"), PAIRS)
 def test_logits_are_those_of_transformers(case, head, tmp_path):
     theirs = tiny(case, head)
     theirs.save_pretrained(tmp_path)
@@ -30,8 +29,7 @@ def test_logits_are_those_of_transformers(case, head, tmp_path):
     assert counted == loaded.model.blueprint.total_parameters
 
 
-@pytest.mark.parametrize("head", ["sequence", "token", "span", "masked_lm"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "head"), [pair for pair in PAIRS if pair[1] in ("sequence", "span", "masked_lm")])
 def test_multiply_accumulates_are_those_that_torch_counts(case, head):
     ours = from_transformers(tiny(case, head))
     ids = torch.randint(4, 30, (1, 11))
@@ -222,6 +220,15 @@ def test_own_folder_keeps_its_shape_and_may_get_another_head(tmp_path):
     assert (other.fine_tuned, other.id2label) == (False, None)
     assert torch.equal(other.model(ids).last_hidden_state, model(ids).last_hidden_state)
     assert other.model(ids).logits.shape == (2, 9, 4)
+
+
+def test_pooler_of_an_own_bare_model_serves_a_new_classifier(tmp_path):
+    from_transformers(tiny("bert")).save_pretrained(tmp_path)
+    bare = load_pretrained(tmp_path)
+    assert not bare.fine_tuned
+    loaded = load_pretrained(tmp_path, HeadSpec(kind="sequence", labels=3))
+    assert torch.equal(loaded.model.head.dense.weight, bare.model.head.dense.weight)
+    assert load_pretrained(tmp_path, HeadSpec(kind="span")).model(torch.ones(1, 3).long()).logits.shape == (1, 3, 2)
 
 
 # --- refusals: one line that names the place ---

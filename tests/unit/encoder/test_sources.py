@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from tiny_transformers import answers, batch, tiny
+from tiny_transformers import agree, answers, batch, tiny
 
 from bertpress.encoder.blueprint import HeadSpec
 from bertpress.encoder.imports import load_pretrained
@@ -57,6 +57,22 @@ def test_transformer_in_a_folder_of_its_own(tmp_path):
     assert load_pretrained(tmp_path).fine_tuned
 
 
+def test_cross_encoders_answer_with_their_score(tmp_path):
+    theirs = sentence_folder(tmp_path, modules=MODULES[:1], model=tiny("bert", "regression"))
+    loaded = load_pretrained(tmp_path, HeadSpec(kind="sequence", labels=1))
+    assert (loaded.fine_tuned, loaded.max_length) == (True, 40)
+    agree(loaded.model, theirs, batch(theirs.config))
+
+
+def test_length_is_the_tokenizers_where_the_modules_state_none(tmp_path):
+    sentence_folder(tmp_path)
+    write(tmp_path / "sentence_bert_config.json", {"module_output_name": "token_embeddings"})
+    assert find(tmp_path).max_length is None
+    for length, expected in [(384, 384), (10**30, None)]:
+        write(tmp_path / "tokenizer_config.json", {"model_max_length": length})
+        assert find(tmp_path).max_length == expected
+
+
 def test_pooling_of_the_checkpoint_wins_over_the_one_asked_for(tmp_path):
     sentence_folder(tmp_path, pooling={**NEW, "pooling_mode": "max"})
     head = load_pretrained(tmp_path, HeadSpec(kind="embedding", pooling="mean")).model.blueprint.head
@@ -70,7 +86,7 @@ def test_pooling_of_the_checkpoint_wins_over_the_one_asked_for(tmp_path):
         ({"pooling_mode": "lasttoken"}, MODULES, "pooling_mode=lasttoken must be one of cls, mean, max"),
         ({}, MODULES, "pooling_mode=none"),
         (OLD, (*MODULES, ("sentence_transformers.models.Dense", "3_Dense")), "module 3 'Dense' is not supported"),
-        (OLD, MODULES[:1], "has no Pooling module"),
+        (OLD, (MODULES[0], MODULES[2]), "has Normalize, but no Pooling module"),
         (OLD, (MODULES[0], ("sentence_transformers.models.Pooling", "../elsewhere")), "leads outside the folder"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tiny_transformers import CASES, HEADS, agree, answers, batch, tiny
+from tiny_transformers import HEADS, PAIRS, agree, answers, batch, tiny
 
 from bertpress.encoder.blueprint import Blueprint, HeadSpec, uniform
 from bertpress.encoder.imports import from_transformers, load_pretrained
@@ -32,8 +32,7 @@ def reload(folder, ending):
     return model.eval()
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "head"), PAIRS)
 def test_there_and_back_is_bit_equal(case, head, tmp_path):
     theirs = tiny(case, head)
     save_transformers(from_transformers(theirs), tmp_path / "back")

@@ -81,7 +81,7 @@ class MobileBert(Bert):
             norm=NORMS[config.normalization_type],
             bottleneck=neck,
         )
-        return (layer,) * config.num_hidden_layers
+        return tuple(layer for _ in range(config.num_hidden_layers))
 
     def further(self, blueprint: Blueprint) -> dict[str, Any]:
         """Everything that makes a MobileBERT."""
