@@ -15,6 +15,7 @@ the sentences made up, with the lengths of SST-2's train split.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import itertools
 import json
@@ -49,8 +50,9 @@ FORWARD_BAR = 0.98
 TRAINING_BAR = 1.5
 AGREEMENT = 1e-4
 
-# Words a sentence in SST-2's train split (67,349 phrases): minimum, the nine deciles, maximum.
-SST2_WORDS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 21, 52)
+# Words a sentence in SST-2's train split (67,349 phrases), and the share of sentences that are shorter.
+SST2_WORDS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 21, 27, 36, 52)
+SST2_SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 MADE_UP_WORDS = 8_000
 
 
@@ -65,7 +67,8 @@ def main() -> None:
         "seed": arguments.seed,
         "environment": environment(threads=arguments.threads, seed=arguments.seed),
     }
-    with tempfile.TemporaryDirectory() as folder:
+    # the stock Trainer prints its figures, and standard output is for ours
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         if arguments.part in ("forward", "all"):
             figures["forward"] = forward(arguments)
         if arguments.part in ("training", "all"):
@@ -234,7 +237,7 @@ def fine_tuning_blocks(arguments: argparse.Namespace, tokenizer: Any) -> list[En
 
 def made_up_sentences(count: int, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    lengths = np.interp(rng.random(count), np.linspace(0, 1, len(SST2_WORDS)), SST2_WORDS).round().astype(int)
+    lengths = np.interp(rng.random(count), SST2_SHARES, SST2_WORDS).round().astype(int)
     return [
         {"sentence": " ".join(f"w{word}" for word in rng.integers(0, MADE_UP_WORDS, length)), "label": i % 2}
         for i, length in enumerate(lengths)

@@ -10,9 +10,10 @@ from typing import Any
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.encoder.imports import Loaded, load_pretrained
+from bertpress.encoder.sources import find
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.engines import available
-from bertpress.errors import EngineError, RecipeError
+from bertpress.errors import EngineError, ModelError, RecipeError
 from bertpress.measure.environment import environment
 from bertpress.methods.base import Need
 from bertpress.outcome import ENGINES, measure, tokenizer_of
@@ -92,7 +93,7 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
     _check_runtimes(recipe)
     data = load_data(request)
     _check_needs(recipe, data)
-    source = load_pretrained(request.model, data.task.head(), **labels_of(data.task))
+    source = trained_model(request.model, data.task)
     tokenizer = tokenizer_of(source)
 
     folder = RunFolder.open(request.out, request.identity(), resume=request.resume)
@@ -143,10 +144,22 @@ def load_data(request: Request) -> Data:
     ):
         rows = given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
         splits[name] = rows
-    own = load_pretrained(request.model).id2label if request.task.labels is None else None
+    own = find(request.model).config.get("id2label") if request.task.labels is None else None
     task = tasks.with_labels(request.task, splits["train"], own)
     tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
     return Data(task, splits["train"], splits["validation"])
+
+
+def trained_model(model: str | Path, task: Task) -> Loaded:
+    """The model with a head for the task.
+
+    Raises:
+        ModelError: it has no weights, only a shape.
+    """
+    loaded = load_pretrained(model, task.head(), **labels_of(task))
+    if loaded.random:
+        raise ModelError(f"{model}: has no weights; a shape alone can be profiled, not compressed")
+    return loaded
 
 
 def labels_of(task: Task) -> dict[str, Any]:
@@ -182,7 +195,7 @@ def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded
     if place.is_dir():
         return artifact.load(place)
     if request.teacher is not None:
-        loaded = load_pretrained(request.teacher, data.task.head(), **labels_of(data.task))
+        loaded = trained_model(request.teacher, data.task)
         if not loaded.fine_tuned:
             raise RecipeError(f"--teacher {request.teacher}: has no trained head for the task {data.task.name}")
         teacher_tokenizer = tokenizer_of(loaded)
@@ -200,7 +213,7 @@ def _fine_tuned(
     request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say
 ) -> BertpressPreTrainedModel:
     say(f"{request.model} is not fine-tuned for {data.task.name}: making a teacher of it first")
-    model = load_pretrained(request.model, data.task.head(), **labels_of(data.task)).model
+    model = trained_model(request.model, data.task).model
     settings = request.recipe.fine_tune
     fit(
         model,
@@ -269,7 +282,7 @@ def fine_tune(
         metric=metric, train_limit=train_limit, validation_limit=validation_limit,
     )  # fmt: skip
     rows = load_data(request)
-    source = load_pretrained(model, rows.task.head(), **labels_of(rows.task))
+    source = trained_model(model, rows.task)
     tokenizer = tokenizer_of(source)
     folder = RunFolder.open(out, request.identity(), resume=resume)
     shared = Run(folder, rows, tokenizer, seed, say)

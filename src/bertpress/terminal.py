@@ -109,10 +109,13 @@ def show(shown: Iterable[Any], stdout: TextIO) -> None:
     console = Console(file=stdout, width=None if stdout.isatty() else WIDTH_OF_FILES)
     for item in shown:
         if isinstance(item, str):
-            stdout.write(item + "\n")
-            stdout.flush()
+            text = item + "\n"
         else:
-            console.print(item)
+            with console.capture() as capture:  # rich would end the process at a closed pipe
+                console.print(item)
+            text = capture.get()
+        stdout.write(text)
+        stdout.flush()
 
 
 def as_json(data: Any) -> str:

@@ -68,7 +68,10 @@ def test_a_stage_without_training_gets_some_by_an_override():
     ("overrides", "message"),
     [
         (["epochs"], '--set epochs: must have the form path=value, such as "stages.0.train.epochs=1"'),
-        (["stages.7.train.epochs=1"], '--set stages.7.train.epochs=1: there is no item "7"; there are 2, numbered from 0'),
+        (
+            ["stages.7.train.epochs=1"],
+            '--set stages.7.train.epochs=1: there is no item "7"; there are 2, numbered from 0',
+        ),
         (["stage.0.train.epochs=1"], '--set stage.0.train.epochs=1: there is no "stage"; did you mean "stages"?'),
         (["stages.0=1"], '--set stages.0=1: "stages.0" ends in a list; name a field of one of its items'),
         (["name.x=1"], '--set name.x=1: "name.x" leads through a value that has no fields'),
@@ -103,7 +106,7 @@ def put(*path, value):
         (put("stages", 0, "use", 0, value={"prune/heads": 3}), "two.yaml stage 1, prune/heads: fields must be a mapping, not 3"),
         (put("stages", 0, "use", 0, value="prune/head"), 'two.yaml stage 1: unknown method "prune/head"; did you mean "prune/heads"?'),
         (put("stages", 0, "use", 0, value={"prune/heads": {"keep": 1.4}}), "two.yaml stage 1, prune/heads: keep=1.4 must be in (0, 1]"),
-        (put("stages", 1, "train", value=2), "two.yaml stage 2, train must be a mapping, not 2"),
+        (put("stages", 1, "train", value=2), "two.yaml stage 2: train must be a mapping, not 2"),
         (put("stages", 1, "repeat", value=0), "two.yaml stage 2: repeat=0 must be in [1, 1000]"),
         (put("export", value=["tflite"]), None),
         (put("nome", value="x"), 'two.yaml: unknown field "nome"; did you mean "name"?'),
@@ -115,10 +118,9 @@ def test_wrong_recipes_are_refused_in_one_line(change, message):
     said = str(refused.value)
     assert "\n" not in said
     if message is None:
-        assert said.startswith("two.yaml: export=")
-        assert "openvino" in said
+        assert said.startswith("two.yaml: export='tflite' must be ")
     else:
-        assert said == message.replace("train must", "train must")
+        assert said == message
 
 
 def test_unknown_profiles_and_recipes_are_suggested():

@@ -29,8 +29,9 @@ def sum_gradients(weights: Sequence[nn.Parameter], flags: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return flags
-    present = torch.tensor([float(weight.grad is not None) for weight in weights], device=flags.device)
-    parts = [flags, present]
+    device = weights[0].device
+    present = torch.tensor([float(weight.grad is not None) for weight in weights], device=device)
+    parts = [flags.to(device), present]
     parts += [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
     message = torch.cat(parts)
     dist.all_reduce(message)
@@ -49,7 +50,8 @@ def same_everywhere(value: float) -> float:
     """What process 0 says."""
     if world_size() == 1:
         return value
-    message = torch.tensor([value], dtype=torch.float64)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    message = torch.tensor([value], dtype=torch.float64, device=device)
     dist.broadcast(message, 0)
     return float(message.item())
 

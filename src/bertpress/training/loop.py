@@ -201,8 +201,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 snapshot.write(step)
                 written = time.monotonic()
             if wishes[0]:
-                raise Interrupted(f"{self.checkpoints.folder}: stopped after step {step} of {self.plan.total}; "
-                                  "run again to go on")  # fmt: skip
+                where = f"{self.checkpoints.folder}: stopped after step {step} of {self.plan.total}"
+                raise Interrupted(f"{where}; run again to go on")
 
     def _step(
         self, step: int, weights: list[nn.Parameter], tables: TableGradients, stop: bool, due: bool

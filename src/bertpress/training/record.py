@@ -44,7 +44,7 @@ class Record:
 
     def not_finite(self) -> str | None:
         """What is no longer a number: ``loss=nan``; None while all is well."""
-        loss = float(self._sums[""]) if self._sums else 0.0
+        loss = float(self._sums[""]) if self._sums else self.last_loss
         if not math.isfinite(loss):
             return f"loss={loss}"
         norm = float(self._norm) if self._norm is not None else 0.0

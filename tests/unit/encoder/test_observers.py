@@ -24,7 +24,8 @@ def test_nothing_seen_constants_and_zeros(rule):
     assert of(torch.zeros(0)).range(rule) == (0.0, 0.0)
     assert of(torch.zeros(9)).range(rule) == (0.0, 0.0)
     low, high = of(torch.full((9,), 2.5)).range(rule)
-    assert low == 0 and high == 2.5
+    assert low == 0
+    assert high == 2.5
 
 
 def test_percentile_of_a_uniform_distribution():

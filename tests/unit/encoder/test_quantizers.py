@@ -38,7 +38,8 @@ def test_half_a_step_inside_the_range_exact_zero_idempotent(scale, zero, seed):
     y = q(x)
     inside = (x >= low) & (x <= high)
     assert ((x - y).abs()[inside] <= scale * 0.5001).all()
-    assert (y >= low - 1e-5 * scale * 256).all() and (y <= high + 1e-5 * scale * 256).all()
+    assert (y >= low - 1e-5 * scale * 256).all()
+    assert (y <= high + 1e-5 * scale * 256).all()
     assert q(torch.zeros(1)) == 0
     assert torch.equal(q(y), y)
     assert len(y.unique()) <= 256
@@ -50,18 +51,23 @@ def test_three_values_by_hand():
 
 def test_off_until_it_has_a_scale():
     q, x = ActivationQuantizer(), torch.randn(5)
-    assert q(x) is x and not q.active
+    assert q(x) is x
+    assert not q.active
     q.set(0.1, 3)
-    assert q.active and not torch.equal(q(x), x)
+    assert q.active
+    assert not torch.equal(q(x), x)
     q.set(0, 0)
     assert q(x) is x
 
 
-@pytest.mark.parametrize(("scale", "zero", "message"), [
-    (-1.0, 0, "scale=-1.0 must be finite and at least 0"),
-    (float("nan"), 0, "scale=nan must be finite and at least 0"),
-    (1.0, 256, "zero_point=256 must be in 0..255"),
-])
+@pytest.mark.parametrize(
+    ("scale", "zero", "message"),
+    [
+        (-1.0, 0, "scale=-1.0 must be finite and at least 0"),
+        (float("nan"), 0, "scale=nan must be finite and at least 0"),
+        (1.0, 256, "zero_point=256 must be in 0..255"),
+    ],
+)
 def test_impossible_grids_are_refused(scale, zero, message):
     with pytest.raises(ValueError, match=message):
         ActivationQuantizer().set(scale, zero)
@@ -116,7 +122,9 @@ def test_slots_are_filled_by_the_blueprint_and_travel_in_the_state_dict():
     first.set(0.02, 130)
     again.load_state_dict(model.state_dict())
     copy = slots(again)["encoder.layers.0.attention.input_slot"].quantizer
-    assert copy.active and float(copy.scale) == float(first.scale) and int(copy.zero_point) == 130
+    assert copy.active
+    assert float(copy.scale) == float(first.scale)
+    assert int(copy.zero_point) == 130
     ids = torch.tensor([[3, 4, 5]])
     with torch.no_grad():
         assert torch.equal(model(ids).logits, again(ids).logits)

@@ -37,7 +37,8 @@ def test_all_engines_answer_alike_arrays_or_tensors(folder):
     arrays = {name: tensor.numpy().astype(np.int32) for name, tensor in BATCH.items()}
     found = {name: engines.load_engine(name, folder, 1).logits(BATCH) for name in engines.NAMES}
     for name, logits in found.items():
-        assert logits.shape == (2, 2) and logits.dtype == np.float32
+        assert logits.shape == (2, 2)
+        assert logits.dtype == np.float32
         assert np.allclose(logits, found["torch"], atol=1e-5)
         engine = engines.load_engine(name, folder)
         assert np.allclose(engine.logits(arrays), logits, atol=1e-6)
@@ -83,7 +84,9 @@ def test_importing_engines_imports_no_runtime():
 def test_faults_are_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(EngineError, match="engine=tensorrt must be one of torch, onnxruntime, openvino"):
         engines.load_engine("tensorrt", folder)
-    with pytest.raises(EngineError, match=r"has no openvino/model.xml; make it with: bertpress export .* --to openvino"):
+    with pytest.raises(
+        EngineError, match=r"has no openvino/model.xml; make it with: bertpress export .* --to openvino"
+    ):
         engines.load_engine("openvino", tmp_path)
     with pytest.raises(EngineError, match=r"has no onnx/model.onnx; make it with"):
         engines.load_engine("onnxruntime", tmp_path)

@@ -54,6 +54,7 @@ def test_unlabelled_rows_are_left_out(served):
 
 def test_offline_is_one_line_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "_resolvable", lambda: False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(DataError) as caught:
         load(resolve("rte"), "train")

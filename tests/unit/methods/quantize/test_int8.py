@@ -61,7 +61,9 @@ def test_affine_half_a_step_exact_zero(low, width, bits):
     scale, zero = affine_grid(low, low + width, bits)
     assert 0 <= zero <= 2**bits - 1
     x = torch.linspace(low, low + width, 77)
-    y = from_integers(to_integers(x, torch.tensor(scale), torch.tensor(zero), 0, 2**bits - 1), torch.tensor(scale), zero)
+    y = from_integers(
+        to_integers(x, torch.tensor(scale), torch.tensor(zero), 0, 2**bits - 1), torch.tensor(scale), zero
+    )
     # the zero-point is rounded, so at the two ends up to a whole step may be cut
     assert ((x - y).abs() <= scale * 1.001).all()
     assert ((x - y).abs()[5:-5] <= scale * 0.501).all() or width < 12 * scale
@@ -96,7 +98,8 @@ def test_more_bits_less_error():
 def test_pads_do_not_count():
     model, names = tiny(), lambda slot: slot.endswith("ffn.0.inner_slot")
     found = [activation_ranges(model, [batch(0, pad)], names, "minmax", 100.0) for pad in (0, 3)]
-    assert found[0].keys() == found[1].keys() and len(found[0]) == 2
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 2
     for name, ends in found[0].items():
         assert found[1][name] == pytest.approx(ends, abs=1e-6)
 
@@ -106,7 +109,8 @@ def test_weights_lie_on_their_grids_and_the_source_is_untouched():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     made = Int8().finish(model, context())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert model.storage == {} and model.blueprint.activation_bits is None
+    assert model.storage == {}
+    assert model.blueprint.activation_bits is None
     assert made.blueprint.activation_bits == 8
     weights = dict(made.unique_weights())
     assert set(made.storage) == {
@@ -133,9 +137,7 @@ def test_which_activations_are_integers():
 def test_embedding_bits_change_the_tables_alone():
     whole, tables = Int8().finish(tiny(), context()), Int8(embedding_bits=32).finish(tiny(), context())
     changed = {
-        name
-        for name, weight in whole.unique_weights()
-        if not torch.equal(weight, dict(tables.unique_weights())[name])
+        name for name, weight in whole.unique_weights() if not torch.equal(weight, dict(tables.unique_weights())[name])
     }
     assert changed == {f"encoder.embeddings.{table}.weight" for table in ("word", "position", "segment")}
     assert set(whole.storage) - set(tables.storage) == changed
@@ -149,7 +151,8 @@ def test_a_tied_decoder_is_stored_once_and_its_dense_layer_is_quantized():
 
 def test_weights_alone_leave_activations_float():
     made = Int8(activations=False).finish(tiny(), context())
-    assert made.blueprint.activation_bits is None and made.storage
+    assert made.blueprint.activation_bits is None
+    assert made.storage
 
 
 def test_the_answers_hardly_change_and_each_is_its_own():
@@ -158,7 +161,9 @@ def test_the_answers_hardly_change_and_each_is_its_own():
     inputs = {name: probe[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         before, after = model(**inputs).logits, made(**inputs).logits
-        alone = torch.cat([made(ids[None, : int(mask.sum())]).logits for ids, mask in zip(*inputs.values(), strict=True)])
+        alone = torch.cat(
+            [made(ids[None, : int(mask.sum())]).logits for ids, mask in zip(*inputs.values(), strict=True)]
+        )
     assert 0 < (before - after).abs().max() < 0.02 * before.abs().max() + 0.01
     assert torch.allclose(alone, after, atol=2e-3)  # a value at a boundary may round the other way
 
