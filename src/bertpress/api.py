@@ -17,7 +17,7 @@ from bertpress.measure.environment import environment, usable_cores
 from bertpress.measuring import Engine, bench, draw_profile, profile, report, results
 from bertpress.methods.registry import register
 from bertpress.recipe import Recipe
-from bertpress.tasks import Rows, Task, UserMetric
+from bertpress.tasks import Task, UserMetric
 from bertpress.training import TrainSettings
 
 __all__ = [

@@ -70,10 +70,9 @@ def bench(
     if folder is None:
         raise UserError(f"bench: baseline {baseline} has no weights; name a folder or a model of the hub")
     made = [opened(artifact) for artifact in artifacts]
-    if data is None or isinstance(data, str | Path):
+    rows = None if isinstance(data, str | Path) else rows_of(data, "validation")
+    if rows is None:
         rows = load_rows(named, "validation", folder_of(data), labelled=False)
-    else:
-        rows = rows_of(data, "validation")
     texts = texts_of(named, rows.limit(TIMED_TEXTS, seed))
     candidates = [
         Candidate(str(baseline), folder, "torch"),

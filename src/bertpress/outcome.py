@@ -25,6 +25,7 @@ from bertpress.runfolder import RunFolder
 from bertpress.stages import Data
 from bertpress.tasks import Rows, Task
 from bertpress.training import collate_for
+from bertpress.training.progress import Meter
 
 if TYPE_CHECKING:
     from bertpress.runner import Request
@@ -152,7 +153,13 @@ def _timing(
         *(Candidate(engine, pressed.path, engine) for engine in engines),
     ]
     rows = data.validation.limit(TIMED_TEXTS, request.seed)
-    timed = interleave(candidates, texts_of(data.task, rows), threads=threads, max_length=data.task.max_length)
+    timed = interleave(
+        candidates,
+        texts_of(data.task, rows),
+        threads=threads,
+        max_length=data.task.max_length,
+        progress=Meter("timing").advance,
+    )
     tokens = [count for figures in timed for count in figures["tokens"]]
     return {"candidates": timed, "mean_tokens": round(sum(tokens) / len(tokens))}
 

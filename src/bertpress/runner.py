@@ -10,8 +10,8 @@ from typing import Any
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.encoder.imports import Loaded, load_pretrained
-from bertpress.encoder.sources import find
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.sources import find
 from bertpress.engines import available
 from bertpress.errors import EngineError, ModelError, RecipeError
 from bertpress.measure.environment import environment
@@ -224,6 +224,7 @@ def _fine_tuned(
         seed=request.seed,
         say=say,
         label="fine-tuning",
+        metric=request.metric,
     )
     return model
 

@@ -146,6 +146,7 @@ def _train(
         callbacks=[callback for method in methods for callback in method.callbacks(ctx)],
         teacher=Teacher(ctx.teacher, cache=run.folder / "cache") if ctx.teacher is not None else None,
         state=ctx.state,
+        metric=run.metric,
     )
 
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TextIO
@@ -96,10 +96,8 @@ def own_stdout() -> Iterator[TextIO]:
 
 
 def _close(file: TextIO) -> None:
-    try:
+    with suppress(BrokenPipeError):
         file.close()
-    except BrokenPipeError:
-        pass
 
 
 def show(shown: Iterable[Any], stdout: TextIO) -> None:
@@ -138,16 +136,7 @@ def meter(label: str) -> Callable[[int, int], None]:
     """Shows how far a measurement is, as training does."""
     from bertpress.training.progress import Meter
 
-    bar = Meter(label)
-
-    def advance(done: int, total: int) -> None:
-        if bar.total != total:
-            bar.start(total)
-        bar.show(done, total)
-        if done >= total:
-            bar.stop()
-
-    return advance
+    return Meter(label).advance
 
 
 def command_line() -> str:

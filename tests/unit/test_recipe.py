@@ -1,4 +1,4 @@
-"""Recipes: what is refused and in which words, overrides and profiles, round trips, checks before any weight is loaded."""
+"""Recipes: what is refused and in which words, overrides and profiles, round trips, checks before any weight."""
 
 import copy
 
@@ -85,6 +85,9 @@ def test_wrong_overrides_are_refused_in_one_line(overrides, message):
     assert str(refused.value) == message
 
 
+ONE, HEADS = "two.yaml stage 1", "prune/heads"
+
+
 def put(*path, value):
     def change(raw):
         node = raw
@@ -102,10 +105,11 @@ def put(*path, value):
         (put("stages", 0, value=3), "two.yaml stage 1: must be a mapping, not int"),
         (put("stages", 0, "use", value="prune/heads"), "two.yaml stage 1: use must be a list of methods"),
         (put("stages", 0, "use", value=[]), "two.yaml stage 1: must use a method or train"),
-        (put("stages", 0, "use", value=[3]), "two.yaml stage 1: each entry of use must be one method with its fields, not 3"),
-        (put("stages", 0, "use", 0, value={"prune/heads": 3}), "two.yaml stage 1, prune/heads: fields must be a mapping, not 3"),
-        (put("stages", 0, "use", 0, value="prune/head"), 'two.yaml stage 1: unknown method "prune/head"; did you mean "prune/heads"?'),
-        (put("stages", 0, "use", 0, value={"prune/heads": {"keep": 1.4}}), "two.yaml stage 1, prune/heads: keep=1.4 must be in (0, 1]"),
+        (put("stages", 0, "use", value=[3]), f"{ONE}: each entry of use must be one method with its fields, not 3"),
+        (put("stages", 0, "use", 0, value={"prune/heads": 3}), f"{ONE}, prune/heads: fields must be a mapping, not 3"),
+        (put("stages", 0, "use", 0, value="prune/head"),
+         f'{ONE}: unknown method "prune/head"; did you mean "{HEADS}"?'),
+        (put("stages", 0, "use", 0, value={HEADS: {"keep": 1.4}}), f"{ONE}, {HEADS}: keep=1.4 must be in (0, 1]"),
         (put("stages", 1, "train", value=2), "two.yaml stage 2: train must be a mapping, not 2"),
         (put("stages", 1, "repeat", value=0), "two.yaml stage 2: repeat=0 must be in [1, 1000]"),
         (put("export", value=["tflite"]), None),

@@ -48,6 +48,14 @@ class Meter:
             left = f"{self.seconds_left():.0f} s left"
             print(f"{self.label}: {done}/{self.total}, {left}  {self.note}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
 
+    def advance(self, done: int, total: int) -> None:
+        """For callers that learn the total on the way: begin at the first call, take the bar away at the last."""
+        if self.total != total:
+            self.start(total)
+        self.show(done, total)
+        if done >= total:
+            self.stop()
+
     def seconds_left(self) -> float:
         """Estimate from the pace so far."""
         pace = (time.monotonic() - self._begun) / max(1, self.done - self._begun_at)
