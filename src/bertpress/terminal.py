@@ -61,7 +61,7 @@ def answering(command: Callable[P, Answer]) -> Callable[P, None]:
         except BrokenPipeError:  # the reader has seen enough
             return
         except (KeyboardInterrupt, Interrupted) as stop:
-            said = str(stop) or "interrupted"
+            said = str(stop).removesuffix("; run again to go on") or "interrupted"
             hint = "; the same command with --resume goes on" if resumable and "resume" not in said else ""
             raise Interrupted(said + hint) from None
 

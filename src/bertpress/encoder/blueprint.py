@@ -184,7 +184,7 @@ class Blueprint(Spec):
 
     def replace(self, **changes: object) -> "Blueprint":
         """A validated copy with some fields changed."""
-        return Blueprint(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})  # type: ignore[arg-type]
+        return Blueprint(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
 
 
 def uniform(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,8 +36,12 @@ class OpenVINO:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._path, self._tensor = path, openvino.Tensor
+        with path.open("rb") as file:
+            if not file.read(64).lstrip().startswith(b"<?xml"):  # else OpenVINO loads a reader for every other format
+                raise EngineError(f"{path}: OpenVINO cannot load it (it is no XML)")
         try:
-            self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+            with same_signal_stack():
+                self._compiled = openvino.Core().compile_model(path, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
@@ -61,3 +68,26 @@ class OpenVINO:
 
 
 EngineClass = OpenVINO
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t))
+
+
+@contextmanager
+def same_signal_stack() -> Iterator[None]:
+    """Give the thread its alternate signal stack back.
+
+    On Linux a model that is compiled installs one of its own and, when it goes, puts back the one that it found: of two
+    models that do not go in reverse order the later one puts back memory that is gone, and the next Ctrl-C ends in a
+    segmentation fault.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)

@@ -1,6 +1,9 @@
 """One protocol; what is missing is said in a line."""
 
 import builtins
+import gc
+import os
+import signal
 import subprocess
 import sys
 
@@ -115,3 +118,18 @@ def test_faults_are_one_line(folder, tmp_path, monkeypatch):
     for exporter, extra in ((openvino, "openvino"), (onnx, "onnx")):
         with pytest.raises(EngineError, match=rf"not installed; pip install 'bertpress\[{extra}\]'"):
             exporter.export(model, folder)
+
+
+def test_a_signal_is_survived_whatever_order_models_go_in(folder):
+    first, second = engines.load_engine("openvino", folder), engines.load_engine("openvino", folder)
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    hits = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: hits.append(number))
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert hits == [signal.SIGTERM]
