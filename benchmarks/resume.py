@@ -80,7 +80,9 @@ def main() -> int:
             again = finish(command(options, out, resume=True), log)
             found = hash_file(out / "model" / "model.safetensors").sha256
             twice = instant + again - seconds
-            kills.append({"instant_s": instant, "killed": killed, "resumed_s": again, "redone_s": twice, "sha256": found})
+            kills.append(
+                {"instant_s": instant, "killed": killed, "resumed_s": again, "redone_s": twice, "sha256": found}
+            )
             same = "same" if found == expected else "DIFFERENT"
             print(f"killed at {instant:.0f} s: {same}, redone {twice:.0f} s", file=sys.stderr, flush=True)
             shutil.rmtree(out)

@@ -43,7 +43,9 @@ def float_agreement(teacher: Path, data: Path, rows: int) -> dict[str, Any]:
     assert task is not None
     encoded = tasks.encode(task, tasks.load(task, "validation", data, rows), made.tokenizer, training=False)
     collate, size = collate_for(made.tokenizer), 16
-    batches = [collate([encoded[i] for i in range(at, min(at + size, len(encoded)))]) for at in range(0, len(encoded), size)]
+    batches = [
+        collate([encoded[i] for i in range(at, min(at + size, len(encoded)))]) for at in range(0, len(encoded), size)
+    ]
     return {engine: asdict(parity(made.model, teacher, engine, batches)) for engine in ENGINES[1:]}
 
 

@@ -60,9 +60,7 @@ def _allowed_type(annotation: Any) -> list[str]:
         return ["one of " + ", ".join(str(value) for value in get_args(annotation))]
     metadata = getattr(annotation, "__metadata__", None)
     if metadata is not None:
-        inner = [
-            item for part in metadata for item in (part.metadata if isinstance(part, FieldInfo) else [part])
-        ]
+        inner = [item for part in metadata for item in (part.metadata if isinstance(part, FieldInfo) else [part])]
         name = getattr(get_args(annotation)[0], "__name__", "value")
         bounds = bounds_of(inner)
         return [f"{_named(name)} in {bounds}" if bounds else _named(name)]
@@ -74,9 +72,7 @@ def _allowed_type(annotation: Any) -> list[str]:
 
 
 def _named(name: str) -> str:
-    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}.get(
-        name, name
-    )
+    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}.get(name, name)
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

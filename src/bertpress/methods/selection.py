@@ -28,14 +28,9 @@ def keep_best(
     Returns:
         Key -> increasing positions; on ties the lower key and position stay.
     """
-    scaled = {
-        key: value / value.norm().clamp(min=1e-30) if normalize else value for key, value in scores.items()
-    }
+    scaled = {key: value / value.norm().clamp(min=1e-30) if normalize else value for key, value in scores.items()}
     if scope == "layer":
-        return {
-            key: _top(value, rounded(len(value) * keep, multiple_of, len(value)))
-            for key, value in scaled.items()
-        }
+        return {key: _top(value, rounded(len(value) * keep, multiple_of, len(value))) for key, value in scaled.items()}
     order = [(key, position) for key, value in scaled.items() for position in range(len(value))]
     best = _top(torch.cat(list(scaled.values())), max(1, round(keep * len(order))))
     kept: dict[Key, list[int]] = {key: [] for key in scaled}

@@ -83,8 +83,7 @@ def _sum_of_examples(
     logits: Tensor, batch: dict[str, Tensor], loss: Callable[[Tensor, dict[str, Tensor]], Tensor]
 ) -> Tensor:
     losses = [
-        loss(logits[i : i + 1], {name: value[i : i + 1] for name, value in batch.items()})
-        for i in range(len(logits))
+        loss(logits[i : i + 1], {name: value[i : i + 1] for name, value in batch.items()}) for i in range(len(logits))
     ]
     return torch.stack(losses).sum()
 

@@ -14,9 +14,7 @@ LABELS = torch.tensor([0, 2, 1, 1])
 
 def tiny():
     torch.manual_seed(1)
-    shape = uniform(
-        layers=2, hidden_size=12, heads=3, ffn=8, vocabulary=40, head=HeadSpec(kind="sequence", labels=3)
-    )
+    shape = uniform(layers=2, hidden_size=12, heads=3, ffn=8, vocabulary=40, head=HeadSpec(kind="sequence", labels=3))
     model = build_model(shape, num_labels=3).double()
     for _, weight in model.unique_weights():
         weight.data += 0.3 * torch.randn_like(weight)

@@ -107,10 +107,7 @@ class TeacherLoss:
                 distance = soft_binary
         elif self.kind == "embedding":
             distance = logit_mse
-        terms = [
-            distance(student=a, teacher=b, temperature=self.temperature)
-            for a, b in zip(own, target, strict=True)
-        ]
+        terms = [distance(student=a, teacher=b, temperature=self.temperature) for a, b in zip(own, target, strict=True)]
         return torch.stack(terms).mean()
 
 
@@ -121,9 +118,7 @@ class Logits(Method):
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
     supervises: ClassVar[bool] = True
 
-    alpha: float = Field(
-        0.9, ge=0, le=1, description="Weight of the teacher's term; the labels get the rest."
-    )
+    alpha: float = Field(0.9, ge=0, le=1, description="Weight of the teacher's term; the labels get the rest.")
     temperature: float = Field(2.0, gt=0, le=100, description="Softens both distributions; for ce and kl.")
     loss: Literal["ce", "kl", "mse", "mae"] = Field(
         "kl",

@@ -28,9 +28,7 @@ class Heads(Method):
         "model", description="Rank the heads of the whole model together, or keep a share of each layer."
     )
     normalize: bool = Field(True, description="Divide importances by their l2 norm in each layer.")
-    examples: int = Field(
-        256, ge=1, le=100_000, description="Training examples that the importance is measured on."
-    )
+    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the importance is measured on.")
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Measure, then cut."""
@@ -40,10 +38,7 @@ class Heads(Method):
             layer: [model.blueprint.layers[layer].attention.heads[i] for i in positions]
             for layer, positions in kept.items()
         }
-        ctx.say(
-            "prune/heads keeps "
-            + "/".join(str(len(heads.get(i, []))) for i in range(len(model.blueprint.layers)))
-        )
+        ctx.say("prune/heads keeps " + "/".join(str(len(heads.get(i, []))) for i in range(len(model.blueprint.layers))))
         return keep_heads(model, heads)
 
     @classmethod

@@ -38,9 +38,7 @@ def layer_similarity(hidden: tuple[Tensor, ...], mask: Tensor) -> Tensor:
 def least_contributing(similarity: Tensor, *, drop: int | None, threshold: float) -> list[int]:
     """Layers to drop: the ``drop`` most similar ones, or all above the threshold."""
     order = torch.argsort(similarity, descending=True, stable=True).tolist()
-    return (
-        sorted(order[:drop]) if drop is not None else [i for i in sorted(order) if similarity[i] > threshold]
-    )
+    return sorted(order[:drop]) if drop is not None else [i for i in sorted(order) if similarity[i] > threshold]
 
 
 class Layers(Method):
@@ -53,18 +51,16 @@ class Layers(Method):
     drop: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.5, description="How many layers go: a number, or a share of the depth; null: by the threshold."
     )
-    strategy: Literal[
-        "top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "contribution"
-    ] = Field("top", description="Which layers go.")
+    strategy: Literal["top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "contribution"] = (
+        Field("top", description="Which layers go.")
+    )
     threshold: float = Field(
         0.95,
         gt=0,
         le=1,
         description="Contribution without a number: layers whose input and output are more alike go.",
     )
-    examples: int = Field(
-        128, ge=1, le=100_000, description="Training examples that the contribution is measured on."
-    )
+    examples: int = Field(128, ge=1, le=100_000, description="Training examples that the contribution is measured on.")
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Cut, before training."""
@@ -72,9 +68,7 @@ class Layers(Method):
         drop = round(self.drop * depth) if isinstance(self.drop, float) else self.drop
         try:
             if self.strategy == "contribution":
-                gone = set(
-                    least_contributing(self._similarity(model, ctx), drop=drop, threshold=self.threshold)
-                )
+                gone = set(least_contributing(self._similarity(model, ctx), drop=drop, threshold=self.threshold))
                 kept = [i for i in range(depth) if i not in gone]
             elif drop is None:
                 raise ValueError("drop=null needs strategy: contribution")

@@ -28,19 +28,13 @@ class Neurons(Method):
         "layer", description="Keep a share of each layer, or rank the neurons of the whole model together."
     )
     normalize: bool = Field(True, description="Divide importances by their l2 norm in each layer.")
-    multiple_of: int = Field(
-        1, ge=1, le=1024, description="With scope layer: round widths to what the hardware likes."
-    )
-    examples: int = Field(
-        256, ge=1, le=100_000, description="Training examples that the importance is measured on."
-    )
+    multiple_of: int = Field(1, ge=1, le=1024, description="With scope layer: round widths to what the hardware likes.")
+    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the importance is measured on.")
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Measure, then cut."""
         scores = task_importance(model, ctx.task, neuron_gates(model), ctx.batches(self.examples))
-        kept = keep_best(
-            scores, self.keep, scope=self.scope, normalize=self.normalize, multiple_of=self.multiple_of
-        )
+        kept = keep_best(scores, self.keep, scope=self.scope, normalize=self.normalize, multiple_of=self.multiple_of)
         ctx.say("prune/neurons keeps " + "/".join(str(len(kept[key])) for key in sorted(kept)))
         return keep_neurons(model, kept)
 

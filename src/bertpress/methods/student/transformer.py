@@ -59,33 +59,21 @@ class Transformer(Method):
     requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.CALIBRATION})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.SHALLOW, Trait.NARROW})
 
-    layers: Size | None = Field(
-        0.5, description="Layers: a number, a share of the teacher's, or null for all."
-    )
+    layers: Size | None = Field(0.5, description="Layers: a number, a share of the teacher's, or null for all.")
     heads: Size | None = Field(None, description="Heads in each layer: a number, a share, or null for all.")
-    ffn: Size | None = Field(
-        None, description="Neurons in each feed-forward network: a number, a share, or null."
-    )
-    hidden_size: Size | None = Field(
-        None, description="Hidden dimensions: a number, a share, or null for all."
-    )
+    ffn: Size | None = Field(None, description="Neurons in each feed-forward network: a number, a share, or null.")
+    hidden_size: Size | None = Field(None, description="Hidden dimensions: a number, a share, or null for all.")
     start: Literal["teacher", "random"] = Field("teacher", description="Where the weights come from.")
     which: Strategy = Field("uniform", description="Which of the teacher's layers the student starts from.")
-    multiple_of: int = Field(
-        32, ge=1, le=1024, description="Shares of widths are rounded to what the hardware likes."
-    )
-    examples: int = Field(
-        256, ge=1, le=100_000, description="Training examples that the importance is measured on."
-    )
+    multiple_of: int = Field(32, ge=1, le=1024, description="Shares of widths are rounded to what the hardware likes.")
+    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the importance is measured on.")
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Cut the teacher to the student's shape, or build it afresh."""
         depth = len(model.blueprint.layers)
         try:
             kept = kept_layers(self.which, depth, depth - count_of(self.layers, depth))
-            student = (
-                self._random(model, kept, ctx) if self.start == "random" else self._cut(model, kept, ctx)
-            )
+            student = self._random(model, kept, ctx) if self.start == "random" else self._cut(model, kept, ctx)
         except ValueError as fault:
             raise RecipeError(f"student/transformer: {fault}") from None
         shape = student.blueprint

@@ -72,12 +72,8 @@ def test_pads_and_other_positions_do_not_count():
     batch = {"attention_mask": mask, "labels": torch.tensor([[-100, 3, -100], [1, -100, -100]])}
     assert torch.equal(comparable_rows("token", logits, batch)[0], comparable_rows("token", noisy, batch)[0])
     assert comparable_rows("token", logits, batch)[0].shape == (3, 4)
-    assert torch.equal(
-        comparable_rows("masked_lm", logits, batch)[0], torch.stack([logits[0, 1], logits[1, 0]])
-    )
-    for clean, dirty in zip(
-        comparable_rows("span", logits, batch), comparable_rows("span", noisy, batch), strict=True
-    ):
+    assert torch.equal(comparable_rows("masked_lm", logits, batch)[0], torch.stack([logits[0, 1], logits[1, 0]]))
+    for clean, dirty in zip(comparable_rows("span", logits, batch), comparable_rows("span", noisy, batch), strict=True):
         assert torch.equal(clean, dirty)
 
 
@@ -87,9 +83,7 @@ class Out:
 
 
 def step(task, student, teacher, batch):
-    return Step(
-        batch=batch, student=Out(student), teacher=Out(teacher), task=task, state=torch.nn.ModuleDict()
-    )
+    return Step(batch=batch, student=Out(student), teacher=Out(teacher), task=task, state=torch.nn.ModuleDict())
 
 
 def test_terms_and_their_weights():
@@ -110,11 +104,7 @@ def test_regression_learns_the_teachers_number():
 def test_spans_average_start_and_end():
     task = resolve("squad")
     batch = {"attention_mask": torch.ones(1, 2, dtype=torch.long)}
-    student = torch.stack(
-        [STUDENT[:1], TEACHER[:1]], -1
-    )  # starts as the student's row, ends as the teacher's
+    student = torch.stack([STUDENT[:1], TEACHER[:1]], -1)  # starts as the student's row, ends as the teacher's
     teacher = torch.stack([TEACHER[:1], TEACHER[:1]], -1)
     start = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert TeacherLoss("kl", 1.0, "span")(step(task, student, teacher, batch)).item() == pytest.approx(
-        start / 2
-    )
+    assert TeacherLoss("kl", 1.0, "span")(step(task, student, teacher, batch)).item() == pytest.approx(start / 2)

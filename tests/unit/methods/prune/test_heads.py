@@ -58,6 +58,5 @@ def test_keeping_all_reproduces_the_model():
         same = method.attach(model, CTX)
         assert same.blueprint == model.blueprint
         assert all(
-            torch.equal(a, b)
-            for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True)
+            torch.equal(a, b) for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True)
         )

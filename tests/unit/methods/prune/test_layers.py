@@ -78,9 +78,7 @@ def test_similarity_ignores_pads():
     (batch,) = ctx.batches(1)
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
     hidden = model(**inputs, capture=frozenset({"hidden_states"})).captured["hidden_states"]
-    noisy = tuple(
-        torch.where(batch["attention_mask"].bool()[..., None], h, torch.randn_like(h)) for h in hidden
-    )
+    noisy = tuple(torch.where(batch["attention_mask"].bool()[..., None], h, torch.randn_like(h)) for h in hidden)
     a, b = (layer_similarity(states, batch["attention_mask"]) for states in (hidden, noisy))
     torch.testing.assert_close(a, b)
 

@@ -31,9 +31,7 @@ def test_dead_neurons_go_and_nothing_changes():
     cut = Neurons(keep=0.75).attach(model, CTX)
     assert [layer.ffn for layer in cut.blueprint.layers] == [(18,), (18,)]
     alive = [i for i in range(24) if i not in dead]
-    assert torch.equal(
-        cut.encoder.layers[1].ffn[0].inner.weight, model.encoder.layers[1].ffn[0].inner.weight[alive]
-    )
+    assert torch.equal(cut.encoder.layers[1].ffn[0].inner.weight, model.encoder.layers[1].ffn[0].inner.weight[alive])
     inputs = {key: BATCH[key] for key in ("input_ids", "attention_mask")}
     with torch.no_grad():
         torch.testing.assert_close(cut(**inputs).logits, model(**inputs).logits, atol=1e-6, rtol=0)

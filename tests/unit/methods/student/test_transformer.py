@@ -59,11 +59,7 @@ def test_dead_hidden_dimensions_go_first():
     for name, weight in model.unique_weights():
         if weight.dim() > 1 and weight.shape[-1] == 32 and "output" not in name:
             weight.data[:, ::4] *= 1e-3
-        if (
-            weight.dim() > 1
-            and weight.shape[0] == 32
-            and ("output" in name or "outer" in name or "dense" in name)
-        ):
+        if weight.dim() > 1 and weight.shape[0] == 32 and ("output" in name or "outer" in name or "dense" in name):
             weight.data[::4] *= 1e-3
     weakest = torch.argsort(hidden_magnitude(model))[:8].sort().values
     assert weakest.tolist() == list(range(0, 32, 4))
