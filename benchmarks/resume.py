@@ -1,4 +1,4 @@
-"""Kill ``bertpress compress`` with SIGKILL at random instants, resume, and compare the artifact with an undisturbed one.
+"""Kill ``bertpress compress`` with SIGKILL at random instants, resume, and compare with an undisturbed run.
 
     python benchmarks/resume.py --model DIR --data DIR [--task sst2] [--kills 10] [--train-limit 1500]
 

@@ -153,8 +153,13 @@ def run(app: typer.Typer, words: Sequence[str] | None = None) -> int:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        return _status(app, words)
+
+
+def _status(app: typer.Typer, words: Sequence[str] | None) -> int:
     try:
         status = typer.main.get_command(app)(
             args=None if words is None else list(words), prog_name="bertpress", standalone_mode=False

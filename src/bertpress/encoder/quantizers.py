@@ -68,7 +68,8 @@ class ActivationQuantizer(nn.Module):
         if not self.active:
             return x
         if self.onnx:
-            zero = self.zero_point.to(torch.uint8 if self.low >= 0 else torch.int8)
+            # the same grid in 0..255 throughout: ONNX Runtime's own turn from int8 to uint8 breaks the graph
+            zero = (self.zero_point - self.low).to(torch.uint8)
             q = torch.onnx.ops.symbolic(
                 "QuantizeLinear", (x, self.scale, zero), dtype=zero.dtype, shape=x.shape, version=ONNX_OPSET
             )
@@ -143,10 +144,15 @@ def slots(model: nn.Module) -> dict[str, Slot]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Slot)}
 
 
+def is_symmetric(slot: str) -> bool:
+    """Queries and keys meet each other: kernels want both without zero-point."""
+    return slot.endswith((".query_slot", ".key_slot"))
+
+
 def fill_slots(model: nn.Module) -> None:
     """Give every slot a quantizer, switched off; a loaded state dict or a calibration sets their grids."""
-    for slot in slots(model).values():
-        slot.quantizer = ActivationQuantizer()
+    for name, slot in slots(model).items():
+        slot.quantizer = ActivationQuantizer(-128, 127) if is_symmetric(name) else ActivationQuantizer()
 
 
 def quantize_weight(model: nn.Module, name: str, quantizer: WeightQuantizer) -> None:

@@ -4,8 +4,8 @@ Source: sheet Q0, the textbook scheme (Jacob et al. 2018, arXiv:1712.05877, sect
 Wu et al. 2020, arXiv:2004.09602, section 4.  Weights: symmetric, one scale for each output channel, one for each row
 of an embedding table (sheet Q7).  Activations: affine, one scale for the tensor, static.  Departs from them: nowhere.
 
-LayerNorm, softmax, GELU, biases, the residual stream and the classifier stay float.  So do queries and keys: their
-product is a small part of the time, and integers there were measured to save nothing.
+LayerNorm, softmax, GELU, biases, the residual stream, attention maps times values and the classifier stay float.
+Queries and keys are symmetric: kernels multiply them without zero-points.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bertpress.artifact.codecs import Int8 as Int8Codec
 from bertpress.artifact.codecs import Stored
 from bertpress.encoder.observers import Histogram, RangeRule
-from bertpress.encoder.quantizers import observing, slots
+from bertpress.encoder.quantizers import is_symmetric, observing, slots
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 
@@ -125,6 +125,7 @@ class Int8(Method):
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the ranges are taken from.")
     embedding_bits: Literal[8, 32] = Field(8, description="Of the word, position and segment tables; 32: left float.")
     activations: bool = Field(True, description="False: integers in the file alone, for size without speed.")
+    scores: bool = Field(True, description="Multiply queries by keys in integers too.")
     classifier: bool = Field(False, description="Quantize the last linear layer too.")
 
     def finish(self, model: Model, ctx: Context) -> Model:
@@ -152,12 +153,15 @@ class Int8(Method):
 
         def chosen(slot: str) -> bool:
             float_classifier = slot == "head.slot" and classified and not self.classifier
-            return not (float_classifier or slot.endswith((".query_slot", ".key_slot")))
+            return not float_classifier and (self.scores or not is_symmetric(slot))
 
         ranges = activation_ranges(model, batches, chosen, self.ranges, self.percentile)
         buffers: dict[str, Tensor] = {}
         for name in slots(model):
-            scale, zero = affine_grid(*ranges[name]) if name in ranges else (0.0, 0)
+            scale, zero = 0.0, 0
+            if name in ranges:
+                low, high = ranges[name]
+                scale, zero = (max(-low, high, 0.0) / 127 or 1.0, 0) if is_symmetric(name) else affine_grid(low, high)
             buffers[f"{name}.quantizer.scale"] = torch.tensor(scale)
             buffers[f"{name}.quantizer.zero_point"] = torch.tensor(zero, dtype=torch.int32)
         return buffers

@@ -125,13 +125,18 @@ def test_weights_lie_on_their_grids_and_the_source_is_untouched():
 
 
 def test_which_activations_are_integers():
-    made = Int8().finish(tiny(), context())
-    active = {name for name, slot in slots(made).items() if slot.quantizer.active}
-    idle = set(slots(made)) - active
-    assert idle == {f"encoder.layers.{i}.attention.{s}_slot" for i in (0, 1) for s in ("query", "key")} | {"head.slot"}
-    everything = Int8(classifier=True).finish(tiny(), context())
-    assert slots(everything)["head.slot"].quantizer.active
-    assert "head.classifier.weight" in everything.storage
+    def idle(**options):
+        return {
+            name for name, slot in slots(Int8(**options).finish(tiny(), context())).items() if not slot.quantizer.active
+        }
+
+    scores = {f"encoder.layers.{i}.attention.{slot}_slot" for i in (0, 1) for slot in ("query", "key")}
+    assert idle() == {"head.slot"}
+    assert idle(classifier=True) == set()
+    assert idle(scores=False) == {"head.slot"} | scores
+    made = slots(Int8().finish(tiny(), context()))
+    assert all((made[name].quantizer.low, int(made[name].quantizer.zero_point)) == (-128, 0) for name in scores)
+    assert "head.classifier.weight" in Int8(classifier=True).finish(tiny(), context()).storage
 
 
 def test_embedding_bits_change_the_tables_alone():
