@@ -43,7 +43,7 @@ def interleave(
 
     Args:
         candidates: the baseline first.
-        texts: real task texts; blocks are cut from them in order, from the start again when they run out.
+        texts: real task texts, each run once to warm up; blocks are cut from them in order, from the start again when they run out.
         threads: for every engine.
         rounds: blocks timed with each candidate.
         block: texts in a block, run one by one (batch 1).
@@ -84,8 +84,9 @@ def interleave(
                 threads=threads,
                 max_length=max_length,
             )
-            longest = sorted(wires, key=_length)[-block:]  # warms up, and brings memory to its peak
-            worker.ask("time", texts=longest + wires[:block])
+            # Every text once: engines with dynamic shapes make a kernel when they first meet a length, and a server
+            # has met them all.  It also brings memory to its peak.
+            worker.ask("time", texts=wires)
             memory = worker.ask("peak")
             workers.append(worker)
             found.append({"name": candidate.name, "engine": candidate.engine, "threads": threads,
@@ -154,7 +155,3 @@ def _summary(timing: Timing, baseline: Timing) -> dict[str, Any]:
         "tokens": timing.tokens,
         "idle_processor_share": timing.others_seconds / timing.own_seconds,
     }
-
-
-def _length(wire: dict[str, Any]) -> int:
-    return sum(len(value) if isinstance(value, str) else sum(map(len, value)) for value in wire.values())
