@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,18 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 def _same(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    for key in sorted({*there, *here}):
-        if there.get(key) != here.get(key):
-            old, new = (json.dumps(side.get(key))[:80] for side in (there, here))
-            raise UserError(f"{path}: holds a run with {key}={old}, not {new}; choose another --out")
+    for where, old, new in differences(there, here):
+        raise UserError(f"{path}: holds a run with {where}={old}, not {new}; choose another --out")
+
+
+def differences(there: Any, here: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where two pieces of plain data differ: dotted place, and both values as JSON."""
+    pairs: list[tuple[Any, Any, Any]] = []
+    if isinstance(there, dict) and isinstance(here, dict):
+        pairs = [(key, there.get(key), here.get(key)) for key in sorted({*there, *here})]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = [(i, *both) for i, both in enumerate(zip(there, here, strict=True))]
+    elif there != here:
+        yield where, json.dumps(there)[:80], json.dumps(here)[:80]
+    for key, old, new in pairs:
+        yield from differences(old, new, f"{where}.{key}" if where else str(key))

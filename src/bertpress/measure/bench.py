@@ -43,7 +43,8 @@ def interleave(
 
     Args:
         candidates: the baseline first.
-        texts: real task texts, each run once to warm up; blocks are cut from them in order, from the start again when they run out.
+        texts: real task texts, each run once to warm up; blocks are cut from them in order, from the start again when
+            they run out.
         threads: for every engine.
         rounds: blocks timed with each candidate.
         block: texts in a block, run one by one (batch 1).
