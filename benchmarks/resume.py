@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from bertpress.artifact.manifest import hash_file
 from bertpress.measure.environment import environment
@@ -73,7 +74,8 @@ def main() -> int:
         seconds = finish(command(options, whole, resume=False), log)
         expected = hash_file(whole / "model" / "model.safetensors").sha256
         print(f"undisturbed: {seconds:.0f} s, {expected[:12]}", file=sys.stderr, flush=True)
-        kills = []
+        kills: list[dict[str, Any]] = []
+        result: dict[str, Any] = {}
         for number in range(options.kills):
             out, instant = Path(scratch) / f"killed-{number}", draw.uniform(0, seconds)
             killed = kill_after(command(options, out, resume=False), instant, log)
@@ -86,17 +88,17 @@ def main() -> int:
             same = "same" if found == expected else "DIFFERENT"
             print(f"killed at {instant:.0f} s: {same}, redone {twice:.0f} s", file=sys.stderr, flush=True)
             shutil.rmtree(out)
-    result = {
-        "undisturbed_s": seconds,
-        "sha256": expected,
-        "kills": kills,
-        "same_hash": sum(kill["sha256"] == expected for kill in kills),
-        "most_redone_s": max(kill["redone_s"] for kill in kills),
-        "environment": environment(seed=0),
-        "command": " ".join(["python", *sys.argv]),
-    }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            result = {
+                "undisturbed_s": seconds,
+                "sha256": expected,
+                "kills": kills,
+                "same_hash": sum(kill["sha256"] == expected for kill in kills),
+                "most_redone_s": max(kill["redone_s"] for kill in kills),
+                "environment": environment(seed=0),
+                "command": " ".join(["python", *sys.argv]),
+            }
+            options.results.parent.mkdir(parents=True, exist_ok=True)
+            options.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: result[key] for key in ("same_hash", "most_redone_s")}))
     return 0 if result["same_hash"] == len(kills) else 1
 
