@@ -6,4 +6,4 @@ shift 3
 bertpress compress "$model" --task text-classification --data "$data" --recipe quick --out "$out" "$@"
 bertpress evaluate "$out" --data "$data" --engine openvino
 echo 'the film was good' | bertpress predict "$out" --engine openvino
-bertpress export "$out" --to transformers --out "$out/plain"
+bertpress export "$out" --to onnx --out "$out/files"

@@ -103,10 +103,15 @@ def test_predict_answers_a_line_with_an_object(finished, bertpress, monkeypatch)
 
 def test_export_and_report_name_what_they_wrote(finished, bertpress, tmp_path):
     out, _ = finished
-    status, printed, _ = bertpress("export", out, "--to", "transformers", "--out", tmp_path / "plain", "--json")
+    teacher = out / "teacher"
+    status, printed, _ = bertpress("export", teacher, "--to", "transformers", "--out", tmp_path / "plain", "--json")
     assert status == 0
     assert json.loads(printed)["path"] == str(tmp_path / "plain")
     assert (tmp_path / "plain" / "model.safetensors").is_file()
+    status, _, said = bertpress("export", out, "--to", "transformers", "--out", tmp_path / "cut")
+    assert status == 2
+    assert "layers.0.attention" in said  # fewer heads than span the hidden width: no plain config says that
+    assert not (tmp_path / "cut").exists()
     page = tmp_path / "page.html"
     assert bertpress("report", out, "--html", page) == (0, f"{page}\n", "")
     assert page.read_bytes() == (out / "report.html").read_bytes()
