@@ -17,8 +17,7 @@ from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.slots import Slot
 from bertpress.tasks import Task
-
-MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from bertpress.training.teacher import model_inputs
 
 
 def gate_importance(
@@ -56,7 +55,7 @@ def gate_importance(
             for tensors in seen.values():
                 tensors.clear()
             with torch.enable_grad():
-                logits = model(**{name: batch[name] for name in MODEL_INPUTS if name in batch}).logits
+                logits = model(**model_inputs(batch)).logits
                 _sum_of_examples(logits, batch, loss).backward()
             count += len(logits)
             for key, (_, size) in gates.items():

@@ -17,7 +17,7 @@ from bertpress.encoder.depth import kept_layers
 from bertpress.encoder.surgery import keep_layers
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.training.importance import MODEL_INPUTS
+from bertpress.training.teacher import model_inputs
 
 
 def layer_similarity(hidden: tuple[Tensor, ...], mask: Tensor) -> Tensor:
@@ -84,8 +84,7 @@ class Layers(Method):
         total, tokens = torch.zeros(len(model.blueprint.layers), dtype=torch.float64), 0
         with torch.no_grad():
             for batch in ctx.batches(self.examples):
-                inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-                hidden = model(**inputs, capture=frozenset({"hidden_states"})).captured["hidden_states"]
+                hidden = model(**model_inputs(batch), capture=frozenset({"hidden_states"})).captured["hidden_states"]
                 total += layer_similarity(hidden, batch["attention_mask"]).cpu()
                 tokens += int(batch["attention_mask"].sum())
         return total / tokens

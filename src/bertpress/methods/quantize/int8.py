@@ -23,8 +23,7 @@ from bertpress.encoder.observers import Histogram, RangeRule
 from bertpress.encoder.quantizers import is_symmetric, observing, slots
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from bertpress.training.teacher import model_inputs
 
 
 def symmetric_scale(weight: Tensor, axis: int | None = 0, bits: int = 8) -> Tensor:
@@ -94,7 +93,7 @@ def activation_ranges(
     try:
         with torch.no_grad(), observing(model, observers):
             for batch in batches:
-                model(**{name: batch[name] for name in INPUTS if name in batch})
+                model(**model_inputs(batch))
     finally:
         model.train(training)
     return {name: seen.range(rule, percentile) for name, seen in observers.items() if seen.seen}
@@ -148,7 +147,10 @@ class Int8(Method):
     def _grids(self, model: Model, ctx: Context) -> Mapping[str, Tensor]:
         """Buffers of all slots' quantizers; scale 0 where an activation stays float."""
         device = next(model.parameters()).device
-        batches = [{k: v.to(device) for k, v in batch.items() if k in INPUTS} for batch in ctx.batches(self.examples)]
+        batches = [
+            {name: tensor.to(device) for name, tensor in model_inputs(batch).items()}
+            for batch in ctx.batches(self.examples)
+        ]
         classified = getattr(model.head, "classifier", None) is not None
 
         def chosen(slot: str) -> bool:
