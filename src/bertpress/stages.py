@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.utils.parametrize as parametrize
 from torch import Tensor
 
 from bertpress import artifact, tasks
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.methods.base import Context
+from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.tasks import Rows, Task
@@ -103,6 +102,8 @@ def _round(
     figures: dict[str, Any] = {"metric": None}
     ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
     model = clone(model)
+    if stage.train is not None:
+        model.storage = {}  # weights that are trained leave the grids on which they were stored
     for _, method in stage.methods:
         model = method.attach(model, ctx)
     if stage.train is not None:
@@ -215,14 +216,6 @@ def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
     copy.storage = dict(model.storage)
     copy.eval()
     return copy
-
-
-def bake(model: torch.nn.Module) -> None:
-    """Replace every weight transform by the weight that it gives, once."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bertpress.encoder.grids import Grid
 from bertpress.encoder.slots import Slot
 
 ONNX_OPSET = 21
@@ -89,25 +90,19 @@ class WeightQuantizer(nn.Module):
     """A parametrization that puts a weight on its grid; gradients pass straight through inside the range.
 
     Args:
-        scale: float32 (n,) along ``axis``, or () for one scale; positive.
-        zero_point: int32, the shape of ``scale``.
-        axis: dimension that has a scale for each index (0: output channels, or rows of a table); None: one scale.
-        low: smallest integer.
-        high: largest integer.
+        grid: one scale, or one for each index of a dimension (output channels, rows of a table).
     """
 
     scale: Tensor
     zero_point: Tensor
     integers: Tensor | None
 
-    def __init__(
-        self, scale: Tensor, zero_point: Tensor | None = None, axis: int | None = 0, low: int = -127, high: int = 127
-    ) -> None:
+    def __init__(self, grid: Grid) -> None:
         super().__init__()
-        self.axis, self.low, self.high = axis, low, high
-        self.register_buffer("scale", scale.detach().to(torch.float32))
-        zeros = torch.zeros_like(scale, dtype=torch.int32) if zero_point is None else zero_point.to(torch.int32)
-        self.register_buffer("zero_point", zeros)
+        self.axis, self.low, self.high = grid.axis, grid.low, grid.high
+        shape = () if self.axis is None else (-1,)
+        self.register_buffer("scale", grid.scale.detach().reshape(shape))
+        self.register_buffer("zero_point", grid.zero_point.reshape(shape))
         self.register_buffer("integers", None, persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -153,13 +148,6 @@ def fill_slots(model: nn.Module) -> None:
     """Give every slot a quantizer, switched off; a loaded state dict or a calibration sets their grids."""
     for name, slot in slots(model).items():
         slot.quantizer = ActivationQuantizer(-128, 127) if is_symmetric(name) else ActivationQuantizer()
-
-
-def quantize_weight(model: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
-    """Put ``quantizer`` on the weight called ``name``, such as ``encoder.layers.0.attention.query.weight``."""
-    owner, _, attribute = name.rpartition(".")
-    # unsafe skips three trial runs, which take seconds on large tables; shape and dtype stay by construction
-    parametrize.register_parametrization(model.get_submodule(owner), attribute, quantizer, unsafe=True)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.encoder.quantizers import WeightQuantizer, quantize_weight
+from bertpress.encoder.quantizers import WeightQuantizer
 from bertpress.encoder.surgery import rebuild
+from bertpress.encoder.transforms import put
 
 METADATA = "metadata.json"
 
@@ -33,9 +34,8 @@ class Exportable(nn.Module):
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         self.model = rebuild(model, model.blueprint, state).cpu()
         for name, stored in model.storage.items():
-            if (grid := stored.grid()) is not None:
-                quantizer = WeightQuantizer(grid.scale, grid.zero_point, grid.axis, grid.low, grid.high)
-                quantize_weight(self.model, name, quantizer)
+            if (grid := stored.grid()) is not None and grid.runs_as_integers:
+                put(self.model, name, WeightQuantizer(grid))
         self.inputs = input_names(model)
         head = model.blueprint.head
         self.output = "logits" if head and (head.kind != "sequence" or head.labels) else "pooler_output"

@@ -7,8 +7,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from bertpress.artifact import Int8, Stored, save
+from bertpress.artifact import save
+from bertpress.artifact.codecs import on_grid
 from bertpress.encoder.blueprint import Blueprint, HeadSpec, uniform
+from bertpress.encoder.grids import affine_grid, quantize, symmetric_grid
 from bertpress.encoder.model import build_model
 from bertpress.tasks import resolve
 
@@ -16,26 +18,13 @@ TEXT = "good bad film plot a the very not who wrote it anna in rome ? . ,"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *TEXT.split()]
 
 
-def on_grid(model, *, axis=0, symmetric=True):
-    """Put every matrix of a model on an 8-bit grid and write down the plan, as quantize/int8 does."""
+def quantize_all(model, *, block=(1, 0), symmetric=True, bits=8):
+    """Put every matrix of a model on a grid and write down the plan, as quantize/uniform does."""
     for name, weight in model.unique_weights():
-        if weight.ndim != 2:
-            continue
-        data = weight.data
-        other = None if axis is None else 1 - axis
-        low = (data.amin() if axis is None else data.amin(other)).clamp(max=0)
-        high = (data.amax() if axis is None else data.amax(other)).clamp(min=0)
-        scale = torch.maximum(-low, high) / 127 if symmetric else (high - low) / 255
-        scale = scale.clamp(min=1e-8)
-        zero = torch.zeros_like(scale) if symmetric else (-low / scale).round().clamp(0, 255)
-        zero = zero.to(torch.int32)
-        bounds = (-127, 127) if symmetric else (0, 255)
-        if axis is None:
-            weight.data = torch.fake_quantize_per_tensor_affine(data, scale, zero, *bounds)
-        else:
-            weight.data = torch.fake_quantize_per_channel_affine(data, scale, zero, axis, *bounds)
-        parts = {"scale": scale} if symmetric else {"scale": scale, "zero_point": zero}
-        model.storage[name] = Stored((Int8(axis=axis, symmetric=symmetric),), parts)
+        if weight.ndim == 2:
+            grid = (symmetric_grid if symmetric else affine_grid)(weight, bits, block)
+            weight.data = quantize(weight, grid)
+            model.storage[name] = on_grid(grid)
     return model
 
 
@@ -83,9 +72,9 @@ def batch(tokenizer):
 @pytest.fixture
 def folder(model, tokenizer, task, tmp_path):
     """An int8 artifact on disk."""
-    return save(on_grid(model), tokenizer, task, tmp_path / "small", seed=7).path
+    return save(quantize_all(model), tokenizer, task, tmp_path / "small", seed=7).path
 
 
 @pytest.fixture
 def quantized():
-    return on_grid
+    return quantize_all

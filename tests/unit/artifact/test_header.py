@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from bertpress.artifact import packing
-from bertpress.artifact.codecs import Int8, Stored
+from bertpress.artifact.codecs import Stored
+from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.artifact.header import KEY, inspect
 from bertpress.errors import ArtifactError
 
@@ -37,9 +38,9 @@ def edit_plan(path, change):
 @pytest.fixture
 def packed(tmp_path):
     path = tmp_path / "m.safetensors"
-    scale = torch.tensor([0.5, 0.25])
+    scale = torch.tensor([[0.5], [0.25]])
     state = {"w": torch.tensor([[0.5, 1.0, -1.5], [0.25, 0.0, 2.0]]), "bias": torch.ones(2)}
-    packing.write(path, state, {"w": Stored((Int8(axis=0),), {"scale": scale})})
+    packing.write(path, state, {"w": Stored((Uniform(block=(1, 0)),), {"scale": scale})})
     return path
 
 
@@ -72,13 +73,13 @@ def test_a_header_length_that_lies_is_refused(packed):
     [
         (
             lambda plan: plan["weights"]["w"].update(shape=[10**6, 10**6]),
-            r"w::values is int8\[2, 3\], must be int8\[1000000",
+            r"w::values is uint8\[2, 3\], must be uint8\[1000000",
         ),
-        (lambda plan: plan["weights"]["w"].update(shape=[3, 2]), r"w::values is int8\[2, 3\], must be int8\[3, 2\]"),
+        (lambda plan: plan["weights"]["w"].update(shape=[3, 2]), r"w::values is uint8\[2, 3\], must be uint8\[3, 2\]"),
         (lambda plan: plan["weights"]["w"].update(shape=[-2, -3]), r"weights\.w\.shape\.0.*greater than or equal to 0"),
-        (lambda plan: plan["weights"]["w"]["codecs"][0].update(axis=5), "axis=5 must be below 2"),
+        (lambda plan: plan["weights"]["w"]["codecs"][0].update(block=[1]), r"block=\(1,\) must have a size"),
         (lambda plan: plan["weights"]["w"]["codecs"][0].update(kind="eval"), "codec kind 'eval' is unknown"),
-        (lambda plan: plan["weights"]["w"]["codecs"][0].update(symmetric=False), r"w::values is int8.*must be uint8"),
+        (lambda plan: plan["weights"]["w"]["codecs"][0].update(symmetric=False), r"w::zero_point is missing"),
         (lambda plan: plan["weights"]["w"].update(counts=[]), "0 counts for 1 codecs"),
         (lambda plan: plan["weights"]["w"].update(codecs=[]), r"weights\.w\.codecs"),
         (lambda plan: plan["weights"].update(v=plan["weights"]["w"]), "v::values is missing"),

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from bertpress.artifact import packing, sizes
-from bertpress.artifact.codecs import Dense, Int8, Stored
+from bertpress.artifact.codecs import Dense, Stored
+from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.artifact.header import inspect
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
@@ -20,9 +21,12 @@ def header_of(path):
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
-@pytest.mark.parametrize(("axis", "symmetric"), [(0, True), (None, True), (1, False), (None, False)])
-def test_a_state_dict_comes_back_bit_for_bit(model, quantized, tmp_path, axis, symmetric):
-    quantized(model, axis=axis, symmetric=symmetric)
+@pytest.mark.parametrize(
+    ("block", "symmetric", "bits"),
+    [((1, 0), True, 8), ((0, 0), True, 3), ((0, 1), False, 8), ((0, 0), False, 5), ((1, 4), True, 4)],
+)
+def test_a_state_dict_comes_back_bit_for_bit(model, quantized, tmp_path, block, symmetric, bits):
+    quantized(model, block=block, symmetric=symmetric, bits=bits)
     path = tmp_path / "m.safetensors"
     packing.write(path, model.state_dict(), model.storage)
     state, storage = packing.read(path)
@@ -75,9 +79,9 @@ def test_contradicting_plans_for_one_weight_are_a_fault():
 
 @pytest.mark.parametrize("value", [0.26, float("nan")])
 def test_a_weight_off_its_grid_is_a_fault(value):
-    plan = {"w": Stored((Int8(),), {"scale": torch.tensor(0.25)})}
+    plan = {"w": Stored((Uniform(block=(0,)),), {"scale": torch.tensor([0.25])})}
     packing.pack({"w": torch.tensor([0.5, 0.25])}, plan)
-    with pytest.raises(BertpressError, match=r"w: codec int8 would change a value by .*must be 0"):
+    with pytest.raises(BertpressError, match=r"w: codec uniform would change a value by .*must be 0"):
         packing.pack({"w": torch.tensor([0.5, value])}, plan)
 
 
@@ -85,10 +89,10 @@ def test_faults_of_a_plan_are_named():
     scale = {"scale": torch.tensor([1.0])}
     with pytest.raises(BertpressError, match="storage plan names gone, which the model does not have"):
         packing.pack({}, {"gone": Stored((Dense(),))})
-    with pytest.raises(BertpressError, match="w: codec int8 packs float32, got float16"):
-        packing.pack({"w": torch.ones(1).half()}, {"w": Stored((Int8(axis=0),), scale)})
-    with pytest.raises(BertpressError, match="w: int8: axis=1 must be below 1"):
-        packing.pack({"w": torch.ones(1)}, {"w": Stored((Int8(axis=1),), scale)})
+    with pytest.raises(BertpressError, match="w: codec uniform packs float32, got float16"):
+        packing.pack({"w": torch.ones(1).half()}, {"w": Stored((Uniform(block=(1,)),), scale)})
+    with pytest.raises(BertpressError, match=r"w: uniform: block=\(1, 0\) must have a size"):
+        packing.pack({"w": torch.ones(1)}, {"w": Stored((Uniform(block=(1, 0)),), scale)})
     with pytest.raises(BertpressError, match="must not contain '::'"):
         packing.pack({"w::values": torch.ones(1)}, {})
 

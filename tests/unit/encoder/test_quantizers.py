@@ -6,21 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.grids import symmetric_around, symmetric_grid
 from bertpress.encoder.model import build_model
 from bertpress.encoder.quantizers import (
     ActivationQuantizer,
     WeightQuantizer,
     fill_slots,
     observing,
-    quantize_weight,
     slots,
 )
+from bertpress.encoder.transforms import put
 
 
 def tiny(**changes):
     torch.manual_seed(0)
     shape = uniform(layers=2, hidden_size=8, heads=2, ffn=12, vocabulary=30, head=HeadSpec(kind="sequence"))
     return build_model(shape.replace(**changes))
+
+
+def steps(scale):
+    return symmetric_around(scale, (1, 0), 127)
 
 
 def quantizer(scale, zero):
@@ -78,18 +83,18 @@ def test_gradient_is_one_inside_the_range_and_zero_outside():
     quantizer(0.5, 10)(x).sum().backward()
     assert x.grad.tolist() == [1.0, 0.0, 0.0]
     weight = torch.tensor([[0.2, 9.0]], requires_grad=True)
-    WeightQuantizer(torch.tensor([0.01]))(weight).sum().backward()
+    WeightQuantizer(steps(torch.tensor([[0.01]])))(weight).sum().backward()
     assert weight.grad.tolist() == [[1.0, 0.0]]
 
 
 def test_integer_matrix_product_equals_the_simulation():
     random = torch.Generator().manual_seed(1)
     x, w, b = (torch.randn(shape, generator=random) for shape in ((7, 33), (5, 33), (5,)))
-    activation, weight = quantizer(0.03, 101), WeightQuantizer(w.abs().amax(1) / 127)
+    activation, weight = quantizer(0.03, 101), WeightQuantizer(symmetric_grid(w, 8, (1, 0)))
     weight.freeze(w)
     codes = (torch.round(x / 0.03) + 101).clamp(0, 255).long()
     sums = codes @ weight.integers.long().T - 101 * weight.integers.long().sum(1)
-    simulated = torch.nn.functional.linear(activation(x), WeightQuantizer(weight.scale)(w), b)
+    simulated = torch.nn.functional.linear(activation(x), WeightQuantizer(symmetric_grid(w, 8, (1, 0)))(w), b)
     assert torch.allclose(sums * 0.03 * weight.scale + b, simulated, atol=1e-5)
 
 
@@ -97,7 +102,7 @@ def test_integer_matrix_product_equals_the_simulation():
 def test_weights_by_axis(axis):
     w = torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
     scale = w.abs().amax() / 127 if axis is None else w.abs().amax(1 - axis) / 127
-    made = WeightQuantizer(scale, axis=axis)
+    made = WeightQuantizer(symmetric_grid(w, 8, tuple(int(i == axis) for i in range(2))))
     by_hand = scale if axis is None else scale[:, None] if axis == 0 else scale[None]
     assert torch.allclose(made(w), torch.round(w / by_hand) * by_hand, atol=1e-7)
     made.freeze(w)
@@ -108,7 +113,7 @@ def test_weights_by_axis(axis):
 def test_a_transform_on_a_tied_table_reaches_the_decoder():
     model = build_model(tiny().blueprint.replace(head=HeadSpec(kind="masked_lm", activation="gelu")))
     ids = torch.tensor([[3, 4, 5]])
-    quantize_weight(model, "encoder.embeddings.word.weight", WeightQuantizer(torch.full((30,), 0.01)))
+    put(model, "encoder.embeddings.word.weight", WeightQuantizer(steps(torch.full((30, 1), 0.01))))
     with torch.no_grad():
         transformed = model(ids).logits
         model.encoder.embeddings.word.parametrizations.weight.original.round_(decimals=2)

@@ -8,13 +8,14 @@ known before it is written, and a header is checked before anything is allocated
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 from torch import Tensor
+
+from bertpress.encoder.grids import Grid
 
 VALUES = "values"  # the part that the next codec of a chain packs
 
@@ -42,21 +43,6 @@ class TensorSpec(NamedTuple):
 def spec_of(tensor: Tensor) -> TensorSpec:
     """The spec of a tensor that exists."""
     return TensorSpec(tensor.dtype, tuple(tensor.shape))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """An affine integer grid: values are ``(q - zero_point) * scale`` with integers ``low <= q <= high``.
-
-    ``scale`` (float32) and ``zero_point`` (int32) have shape (n,) along ``axis``, or () when ``axis`` is None: the
-    arguments of ``torch.fake_quantize_per_channel_affine`` and ``_per_tensor_affine``.
-    """
-
-    scale: Tensor
-    zero_point: Tensor
-    axis: int | None
-    low: int
-    high: int
 
 
 class Codec(BaseModel, ABC):

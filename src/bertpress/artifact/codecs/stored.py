@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from bertpress.artifact.codecs.base import VALUES, Codec, Grid, TensorSpec, spec_of
+from bertpress.artifact.codecs.base import VALUES, Codec, TensorSpec, spec_of
+from bertpress.encoder.grids import Grid
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Stored:
-    """A chain of codecs and their fixed parts: ``Stored((Int8(axis=0),), {"scale": scale})``.
+    """A chain of codecs and their fixed parts: ``Stored((Uniform(bits=4, block=(1, 0)), Bits(bits=4)), parts)``.
 
     The first codec takes the weight, each further one the ``values`` of the one before.  Part names are shared by the
     chain, so no two codecs of it may use the same name (but for ``values``).

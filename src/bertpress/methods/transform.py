@@ -1,0 +1,43 @@
+"""Weight transforms: parametrizations that methods put on weights while training, and what becomes of them.
+
+Transforms of a weight stack in the order in which methods attach (mask, then fake quantizer); the optimizer trains
+the weight below them.  After training the runner bakes each weight once and asks every transform, in that order, how
+the result is stored.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from bertpress.artifact.codecs import Stored
+from bertpress.encoder.transforms import transformed, transforms
+from bertpress.methods.base import Model
+
+
+class WeightTransform(nn.Module):
+    """Gives, in ``forward``, the weight that computes for the weight that is trained; same shape, float32."""
+
+    def stored(self, weight: Tensor, before: Stored | None) -> Stored | None:
+        """How the baked weight is stored.
+
+        Args:
+            weight: baked, as the last transform left it.
+            before: what the transforms below said.
+        """
+        return before
+
+
+def bake(model: Model) -> None:
+    """Replace every weight transform by the weight that it gives, once, and write down how it is stored."""
+    for name in list(transformed(model)):
+        stack = transforms(model, name)
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+        stored = model.storage.pop(name, None)
+        for transform in stack:
+            if isinstance(transform, WeightTransform):
+                stored = transform.stored(getattr(module, attribute).detach(), stored)
+        if stored is not None:
+            model.storage[name] = stored
