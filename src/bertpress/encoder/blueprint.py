@@ -134,6 +134,7 @@ class Blueprint(Spec):
     norm_epsilon: float = Field(1e-12, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
+    smoothed: bool = Field(False, description="Slots of the layers multiply each channel by a factor of its own.")
     activation_bits: Literal[8] | None = Field(None, description="8: the named slots carry quantizers.")
 
     @model_validator(mode="after")

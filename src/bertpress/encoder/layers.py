@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -147,6 +147,24 @@ class EncoderLayer(nn.Module):
     def networks(self) -> list[FeedForward]:
         """The stacked feed-forward networks that this layer owns."""
         return [network for network in self.ffn if isinstance(network, FeedForward)]
+
+    def readers(self) -> Iterator[tuple[Slot, list[nn.Linear]]]:
+        """The slots whose channels may have factors, each with the linear maps that alone read it.
+
+        Left out are those of a bottleneck; queries and keys, which meet each other; and the context of the heads, whose
+        factors the value matrix can take in.
+        """
+        if self.spec.attention_from is None and self.spec.attention.heads:
+            unit = self.attention
+            apart = unit.value_input_slot is not None
+            yield unit.input_slot, [unit.query, unit.key] if apart else [unit.query, unit.key, unit.value]
+            if unit.value_input_slot is not None:
+                yield unit.value_input_slot, [unit.value]
+        if self.spec.ffn_from is None:
+            for network in self.networks():
+                if isinstance(network.outer, nn.Linear):
+                    yield network.input_slot, [network.inner]
+                    yield network.inner_slot, [network.outer]
 
     def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
         """The attention sub-unit that this layer owns, (batch, tokens, hidden) to (batch, tokens, inner)."""

@@ -120,6 +120,11 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         self.encoder = Encoder(self.blueprint)
         self.head = make_head(self.blueprint, lambda: self.encoder.embeddings.word.weight)
         self.storage: dict[str, Any] = {}
+        if self.blueprint.smoothed:
+            for layer in self.encoder.layers:
+                assert isinstance(layer, EncoderLayer)
+                for slot, readers in layer.readers():
+                    slot.register_buffer("factor", torch.ones(readers[0].in_features))
         if self.blueprint.activation_bits:
             from bertpress.encoder.quantizers import fill_slots
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bertpress.encoder.grids import Grid
+from bertpress.encoder.grids import Grid, affine_range
 from bertpress.encoder.slots import Slot
 
 ONNX_OPSET = 21
@@ -86,6 +86,84 @@ class ActivationQuantizer(nn.Module):
         return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}, {self.low}..{self.high}"
 
 
+def activation_grid(bottom: float, top: float, low: int, high: int, *, symmetric: bool) -> tuple[float, int]:
+    """Scale and zero-point that cover a range by the integers ``low`` to ``high``.
+
+    A symmetric grid has the middle as its zero-point: 0 of -128..127, 128 of 0..255.
+    """
+    if symmetric:
+        middle = (low + high + 1) // 2
+        return max(-bottom, top) / (high - middle) or 1.0, middle
+    scale, zero = affine_range(bottom, top, (high - low).bit_length())
+    return scale, zero + low
+
+
+class RunningQuantizer(ActivationQuantizer):
+    """Follows the range of an activation while training and quantizes by it; frozen in evaluation mode.
+
+    The range is an exponential moving average of each batch's extremes, 0 always inside; the first batch starts it.
+    Pads, as ``shown`` tells them, never count.  Gradients pass where a value lies inside of the range.
+
+    Args:
+        like: the quantizer that the slot has; its integers stay the same.
+        shown: what the running model is looking at.
+        decay: share of the old range that stays at each step.
+        symmetric: a range evenly around 0.
+        start: the range to begin with; None: that of the first batch.
+    """
+
+    ends: Tensor
+
+    def __init__(
+        self,
+        like: ActivationQuantizer,
+        shown: Shown,
+        *,
+        decay: float,
+        symmetric: bool,
+        start: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(like.low, like.high)
+        self.decay, self.symmetric, self.shown = decay, symmetric, shown
+        self.register_buffer("ends", torch.zeros(2))
+        if start is not None:
+            self.cover(*start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``."""
+        if self.training:
+            self.follow(x.detach())
+        return super().forward(x)
+
+    def follow(self, x: Tensor) -> None:
+        """Take in the extremes of a batch and set the grid by the average."""
+        mask = self.shown.mask
+        if mask is not None and x.ndim == 3 and x.shape[:2] == mask.shape:
+            x = x * mask[..., None].to(x.dtype)  # pads become 0, which every range holds
+        low, high = torch.aminmax(x.float())
+        found = torch.stack([low.clamp(max=0), high.clamp(min=0)])
+        started = self.active or bool(self.ends.any())
+        self.cover(*(torch.lerp(found, self.ends, self.decay) if started else found).tolist())
+
+    def cover(self, bottom: float, top: float) -> None:
+        """Make this the range."""
+        self.ends.copy_(torch.tensor([bottom, top]))
+        self.set(*activation_grid(bottom, top, self.low, self.high, symmetric=self.symmetric))
+
+
+class Shown:
+    """Which tokens of the batch that a model is running on are real: (batch, tokens), 1 and 0; None: all."""
+
+    mask: Tensor | None = None
+
+    def watch(self, model: nn.Module) -> None:
+        """Look at every batch that ``model`` is handed from now on."""
+        model.register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def _look(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+
+
 class WeightQuantizer(nn.Module):
     """A parametrization that puts a weight on its grid; gradients pass straight through inside the range.
 
@@ -152,7 +230,7 @@ def fill_slots(model: nn.Module) -> None:
 
 @contextmanager
 def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Let ``observers``, by slot name, see what enters their slots, before any quantizer there.
+    """Let ``observers``, by slot name, see what their slots hand on, before any quantizer there.
 
     An observer gets real tokens alone, (tokens, width): pads, as the model's ``attention_mask`` tells them, never
     count.  Slots behind the pooling have no pads.
@@ -163,8 +241,8 @@ def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]
         mask[0] = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
 
     def seen_by(observer: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def see(_: nn.Module, args: tuple[Tensor]) -> None:
-            x, kept = args[0].detach(), mask[0]
+        def see(slot: Slot, args: tuple[Tensor]) -> None:
+            x, kept = slot.scaled(args[0].detach()), mask[0]
             if kept is not None and x.ndim == 3 and x.shape[:2] == kept.shape:
                 x = x[kept.bool()]
             observer(x.reshape(-1, x.shape[-1]))

@@ -7,15 +7,28 @@ from torch import Tensor, nn
 
 
 class Slot(nn.Module):
-    """A named activation: the identity, unless a quantizer has been put in."""
+    """A named activation: the identity, unless a factor for each channel or a quantizer has been put in.
+
+    Attributes:
+        factor: (width,), what each channel is multiplied by; the matrix behind is divided by it.
+        quantizer: sees what comes out of that.
+    """
+
+    factor: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("factor", None)
         self.quantizer: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
+        x = self.scaled(x)
         return x if self.quantizer is None else self.quantizer(x)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """``x`` before any quantizer."""
+        return x if self.factor is None else x * self.factor
 
 
 class Bias(nn.Module):

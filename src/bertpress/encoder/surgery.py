@@ -149,6 +149,8 @@ def _slice_neurons(state: State, prefix: str, kept: Sequence[int], width: int) -
     state[f"{prefix}.inner.weight"] = state[f"{prefix}.inner.weight"][index]
     state[f"{prefix}.inner.bias"] = state[f"{prefix}.inner.bias"][index]
     state[f"{prefix}.outer.weight"] = state[f"{prefix}.outer.weight"][:, index]
+    if (factor := f"{prefix}.inner_slot.factor") in state:
+        state[factor] = state[factor][index]
 
 
 _UNIT_PARTS = {"attention": ("attention.", "narrow.", "narrow_query."), "ffn": ("ffn.", "widen.")}
@@ -247,7 +249,7 @@ def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, .
     rows, columns = (0,), (tensor.dim() - 1,)
     unit = name.removeprefix("encoder.")
     if "slot" in name:
-        return ()
+        return rows if name.endswith("input_slot.factor") else ()
     if unit.startswith("embeddings."):
         return _embedding_axes(blueprint, unit, rows, columns)
     if unit.startswith("head."):

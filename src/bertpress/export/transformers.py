@@ -174,8 +174,10 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
     """The blueprint without what an export may drop: numbers of heads, sharing that copies undo, quantizers.
 
     Raises:
-        ModelError: layers differ; names the first that does.
+        ModelError: layers differ, or channels have factors; names the first that does.
     """
+    if blueprint.smoothed:
+        raise ModelError(f"smoothed=true: a plain {family.model_type} config has no factors for channels{_OTHERS}")
     if not blueprint.layers:
         raise ModelError(f"layers=[]: a plain {family.model_type} config needs at least one{_OTHERS}")
     first = blueprint.layers[0]

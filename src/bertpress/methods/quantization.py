@@ -9,10 +9,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bertpress.encoder.grids import Block, affine_range
+from bertpress.encoder.grids import Block
 from bertpress.encoder.observers import Histogram, RangeRule
-from bertpress.encoder.quantizers import is_symmetric, observing, slots
-from bertpress.methods.base import Method, Model
+from bertpress.encoder.quantizers import (
+    ActivationQuantizer,
+    RunningQuantizer,
+    Shown,
+    activation_grid,
+    is_symmetric,
+    observing,
+    slots,
+)
+from bertpress.encoder.surgery import rebuild
+from bertpress.methods.base import Context, Method, Model
 from bertpress.training.teacher import model_inputs
 
 FLOAT = 32
@@ -67,7 +76,7 @@ def activation_ranges(
 
     Args:
         model: float; its mode and weights stay as they are.
-        batches: padded, on the model's device.
+        batches: as :func:`calibration` gives them.
         chosen: says of a slot's name whether it is observed.
         rule: see :meth:`Histogram.range`.
         percentile: for that rule.
@@ -78,10 +87,76 @@ def activation_ranges(
     try:
         with torch.no_grad(), observing(model, observers):
             for batch in batches:
-                model(**model_inputs(batch))
+                model(**batch)
     finally:
         model.train(training)
     return {name: seen.range(rule, percentile) for name, seen in observers.items() if seen.seen}
+
+
+def calibration(model: Model, ctx: Context, examples: int) -> list[dict[str, Tensor]]:
+    """Padded batches of training text, what the model reads of them, on its device."""
+    device = next(model.parameters()).device
+    return [
+        {name: tensor.to(device) for name, tensor in model_inputs(batch).items()} for batch in ctx.batches(examples)
+    ]
+
+
+def quantized_slots(model: Model, *, classifier: bool = False, scores: bool = True) -> Callable[[str], bool]:
+    """Which activations become integers: all that enter a matrix product, but for what stays float with the classifier.
+
+    Args:
+        model: whose slots they are.
+        classifier: the input of the last linear layer too.
+        scores: queries and keys too.
+    """
+    classified = getattr(model.head, "classifier", None) is not None
+
+    def chosen(slot: str) -> bool:
+        float_classifier = slot == "head.slot" and classified and not classifier
+        return not float_classifier and (scores or not is_symmetric(slot))
+
+    return chosen
+
+
+def attach_activations(
+    model: Model,
+    chosen: Callable[[str], bool],
+    *,
+    decay: float = 0.9999,
+    symmetric: bool = False,
+    start: Mapping[str, tuple[float, float]] | None = None,
+) -> Model:
+    """The model with 8-bit activations whose ranges are learnt while training (Jacob et al. 2018, section 3.1).
+
+    Args:
+        model: stays as it is.
+        chosen: says of a slot's name whether it is quantized; see :func:`quantized_slots`.
+        decay: of the moving average of the ranges.
+        symmetric: ranges evenly around 0; those of queries and keys always are.
+        start: ranges to begin with, as :func:`activation_ranges` gives them; None: the first batch's.
+    """
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor for name, tensor in state.items() if ".quantizer." not in name}
+    new = rebuild(model, model.blueprint.replace(activation_bits=8), state | slot_buffers(model, {}))
+    shown = Shown()
+    shown.watch(new)
+    for name, slot in slots(new).items():
+        if chosen(name):
+            assert isinstance(slot.quantizer, ActivationQuantizer)
+            around = symmetric or is_symmetric(name)
+            slot.quantizer = RunningQuantizer(
+                slot.quantizer, shown, decay=decay, symmetric=around, start=(start or {}).get(name)
+            )
+    new.to(next(model.parameters()).device)
+    return new
+
+
+def settle_activations(model: Model) -> Model:
+    """The model with the ranges that training left, and nothing else of what followed them."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(".quantizer.ends")}
+    new = rebuild(model, model.blueprint, {name: tensor.detach().clone() for name, tensor in state.items()})
+    new.storage = dict(model.storage)
+    return new
 
 
 def slot_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:
@@ -95,8 +170,8 @@ def slot_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dic
     for name in slots(model):
         scale, zero = 0.0, 0  # a scale of 0 leaves an activation float
         if name in ranges:
-            low, high = ranges[name]
-            scale, zero = (max(-low, high, 0.0) / 127 or 1.0, 0) if is_symmetric(name) else affine_range(low, high)
+            around = is_symmetric(name)
+            scale, zero = activation_grid(*ranges[name], *((-128, 127) if around else (0, 255)), symmetric=around)
         buffers[f"{name}.quantizer.scale"] = torch.tensor(scale)
         buffers[f"{name}.quantizer.zero_point"] = torch.tensor(zero, dtype=torch.int32)
     return buffers

@@ -7,10 +7,13 @@ the result is stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bertpress.artifact.codecs import Stored
+from bertpress.artifact.codecs import Stored, on_grid
+from bertpress.encoder.grids import Grid, fake_quantize
 from bertpress.encoder.transforms import transformed, transforms
 from bertpress.methods.base import Model
 
@@ -26,6 +29,29 @@ class WeightTransform(nn.Module):
             before: what the transforms below said.
         """
         return before
+
+
+class FakeQuantizer(WeightTransform):
+    """Puts a weight on an integer grid that follows it at each step; gradients pass straight through.
+
+    Args:
+        grid_of: the grid for a weight.
+    """
+
+    def __init__(self, grid_of: Callable[[Tensor], Grid]) -> None:
+        super().__init__()
+        self.grid_of = grid_of
+        self.grid: Grid | None = None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Same shape as ``weight``."""
+        self.grid = self.grid_of(weight.detach())
+        return fake_quantize(weight, self.grid)
+
+    def stored(self, weight: Tensor, before: Stored | None) -> Stored:
+        """On the grid of the last pass, which is the one that was baked."""
+        assert self.grid is not None
+        return on_grid(self.grid)
 
 
 def bake(model: Model) -> None:

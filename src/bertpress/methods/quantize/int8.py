@@ -18,11 +18,16 @@ from torch import Tensor
 from bertpress.artifact.codecs import on_grid
 from bertpress.encoder.grids import block_of, quantize, symmetric_grid
 from bertpress.encoder.observers import RangeRule
-from bertpress.encoder.quantizers import is_symmetric
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Model, Need, Trait
-from bertpress.methods.quantization import ROWS, Quantizer, activation_ranges, slot_buffers
-from bertpress.training.teacher import model_inputs
+from bertpress.methods.quantization import (
+    ROWS,
+    Quantizer,
+    activation_ranges,
+    calibration,
+    quantized_slots,
+    slot_buffers,
+)
 
 
 class Int8(Quantizer):
@@ -62,16 +67,6 @@ class Int8(Quantizer):
 
     def _grids(self, model: Model, ctx: Context) -> dict[str, Tensor]:
         """Buffers of all slots' quantizers; scale 0 where an activation stays float."""
-        device = next(model.parameters()).device
-        batches = [
-            {name: tensor.to(device) for name, tensor in model_inputs(batch).items()}
-            for batch in ctx.batches(self.examples)
-        ]
-        classified = getattr(model.head, "classifier", None) is not None
-
-        def chosen(slot: str) -> bool:
-            float_classifier = slot == "head.slot" and classified and not self.classifier
-            return not float_classifier and (self.scores or not is_symmetric(slot))
-
-        ranges = activation_ranges(model, batches, chosen, self.ranges, self.percentile)
-        return slot_buffers(model, ranges)
+        batches = calibration(model, ctx, self.examples)
+        chosen = quantized_slots(model, classifier=self.classifier, scores=self.scores)
+        return slot_buffers(model, activation_ranges(model, batches, chosen, self.ranges, self.percentile))

@@ -10,6 +10,7 @@ from bertpress.encoder.quantizers import slots
 from bertpress.methods.base import Context
 from bertpress.methods.quantization import activation_ranges
 from bertpress.methods.quantize.int8 import Int8
+from bertpress.training.teacher import model_inputs
 
 
 def tiny(kind="sequence", **head):
@@ -31,7 +32,7 @@ def context():
 
 def test_pads_do_not_count():
     model, names = tiny(), lambda slot: slot.endswith("ffn.0.inner_slot")
-    found = [activation_ranges(model, [batch(0, pad)], names, "minmax", 100.0) for pad in (0, 3)]
+    found = [activation_ranges(model, [model_inputs(batch(0, pad))], names, "minmax", 100.0) for pad in (0, 3)]
     assert found[0].keys() == found[1].keys()
     assert len(found[0]) == 2
     for name, ends in found[0].items():

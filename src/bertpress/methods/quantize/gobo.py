@@ -1,0 +1,151 @@
+"""Each matrix on a dictionary of a few values of its own, its outliers untouched, without data or training.
+
+Source: GOBO, Zadeh et al. 2020, MICRO, arXiv:2005.03842, section IV: outliers by the Gaussian of the matrix, the
+others in bins of equal population, then rounds of assigning and averaging that watch the L1 error.  The values of a
+matrix are sorted once; a cluster is then a run of them, and prefix sums give its mean and its error.
+Departs from it: where a pruned matrix has so many zeros that they would fill a bin, they stay out of the clustering
+and keep one entry of the dictionary; a weight that a dictionary would not make smaller stays float.
+Which layers are hard is a reconstruction.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bertpress.artifact.codecs import spec_of
+from bertpress.artifact.codecs.codebook import by_number
+from bertpress.encoder.surgery import rebuild
+from bertpress.methods.base import Context, Model
+from bertpress.methods.quantization import FLOAT, Bits, Quantizer
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """What :func:`fit_dictionary` found in a weight.
+
+    Attributes:
+        centroids: (2^bits,), float32, ascending.
+        mean: of the Gaussian.
+        std: of the Gaussian.
+        low: the smallest value that is no outlier; infinite if all are.
+        high: the largest.
+        errors: sum of ``|w - centroid|`` before each round and after the last one.
+    """
+
+    centroids: Tensor
+    mean: float
+    std: float
+    low: float
+    high: float
+    errors: tuple[float, ...]
+
+    def outliers(self, weight: Tensor) -> Tensor:
+        """Which values stay as they are: bool, the shape of ``weight``."""
+        return (weight < self.low) | (weight > self.high)
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """The nearest centroid of each value, outliers as they are."""
+        nearest = torch.bucketize(weight, torch.from_numpy(midpoints(self.centroids.numpy())).to(weight.device))
+        return torch.where(self.outliers(weight), weight, self.centroids.to(weight.device)[nearest])
+
+
+def reach(std: float, log_density: float) -> float:
+    """Distance from the mean beyond which the log-density of a Gaussian is below ``log_density``; -1: everywhere."""
+    if std == 0:
+        return math.inf
+    square = -2 * (log_density + math.log(std * math.sqrt(2 * math.pi)))
+    return std * math.sqrt(square) if square >= 0 else -1.0
+
+
+def midpoints(centroids: Floats) -> Floats:
+    """The ends of the clusters but for the last; a value right on one belongs to the smaller centroid."""
+    wide = centroids.astype(np.float64)
+    return ((wide[1:] + wide[:-1]) / 2).astype(np.float32)
+
+
+def prefix_sums(ordered: Floats) -> Floats:
+    """(n + 1,): the sum of the first 0, 1, ... n values, float64."""
+    sums = np.zeros(len(ordered) + 1)
+    np.cumsum(ordered, dtype=np.float64, out=sums[1:])
+    return sums
+
+
+def run_means(sums: Floats, ends: npt.NDArray[np.int64], otherwise: Floats) -> Floats:
+    """The mean of each run of sorted values; ``otherwise`` where a run is empty.  float32, ascending.
+
+    Args:
+        sums: see :func:`prefix_sums`.
+        ends: (runs + 1,), where the runs begin and end.
+        otherwise: (runs,).
+    """
+    sizes = np.diff(ends)
+    means = np.where(sizes > 0, np.diff(sums[ends]) / np.maximum(sizes, 1), otherwise)
+    return np.sort(means.astype(np.float32))  # rounding can swap means of equal values
+
+
+def equal_population(ordered: Floats, sums: Floats, bins: int) -> Floats:
+    """The means of ``bins`` runs of as many values each; with fewer values than bins, the values."""
+    ends = np.arange(bins + 1) * len(ordered) // bins
+    return run_means(sums, ends, ordered[np.minimum(ends[:-1], len(ordered) - 1)])
+
+
+def absolute_error(ordered: Floats, sums: Floats, ends: npt.NDArray[np.int64], centroids: Floats) -> float:
+    """Sum of ``|w - centroid|`` over all runs."""
+    inner = np.clip(np.searchsorted(ordered, centroids), ends[:-1], ends[1:])
+    above = sums[ends[1:]] - sums[inner] - centroids * (ends[1:] - inner).astype(np.float64)
+    below = centroids * (inner - ends[:-1]).astype(np.float64) - (sums[inner] - sums[ends[:-1]])
+    return float((above + below).sum())
+
+
+def cluster(ordered: Floats, bins: int) -> tuple[Floats, tuple[float, ...]]:
+    """Averages and assigns until the L1 error no longer falls.
+
+    Args:
+        ordered: (n,), ascending, at least one.
+        bins: number of clusters.
+
+    Returns:
+        (bins,) centroids with the least error, ascending, and the error of each round; the last one may be higher.
+    """
+    sums = prefix_sums(ordered)
+    best = centroids = equal_population(ordered, sums, bins)
+    errors: list[float] = []
+    while True:
+        inner = np.searchsorted(ordered, midpoints(centroids), side="right")
+        ends = np.concatenate([[0], inner, [len(ordered)]])
+        errors.append(absolute_error(ordered, sums, ends, centroids))
+        if len(errors) > 1 and errors[-1] >= errors[-2]:
+            return best, tuple(errors)
+        best, centroids = centroids, run_means(sums, ends, centroids)
+
+
+def fit_dictionary(weight: Tensor, bits: int, log_density: float = -4.0) -> Dictionary:
+    """The dictionary of one weight.
+
+    Args:
+        weight: float, any shape.
+        bits: 2^bits centroids.
+        log_density: outliers are values whose log-density under the Gaussian of the weight is below it; in units of
+            the raw weights, so the narrower the weights, the fewer outliers.
+    """
+    ordered = np.sort(weight.detach().float().cpu().numpy(), axis=None)
+    ordered, bins, zero = _without_zeros(ordered, 2**bits)
+    mean, std = (float(ordered.mean(dtype=np.float64)), float(ordered.std(dtype=np.float64))) if ordered.size else (0, 0)
+    radius = reach(std, log_density)
+    first = np.searchsorted(ordered, np.float32(mean - radius))
+    last = np.searchsorted(ordered, np.float32(mean + radius), side="right")
+    if first >= last:
+        return Dictionary(torch.zeros(2**bits), mean, std, math.inf, -math.inf, ())
+    low, high = float(ordered[first]), float(ordered[last - 1])
+    centroids, errors = cluster(ordered[first:last], bins)
+    ...
