@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
-from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.sources import find
 from bertpress.engines import available
-from bertpress.errors import EngineError, ModelError, RecipeError
-from bertpress.measure.environment import environment
-from bertpress.methods.base import Need
+from bertpress.errors import EngineError, RecipeError
+from bertpress.measure.environment import environment, int8_is_fast
+from bertpress.methods.base import Need, Trait
 from bertpress.outcome import ENGINES, measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
-from bertpress.stages import Data, Run, fit, run_stage
+from bertpress.stages import Data, Run, run_stage
 from bertpress.tasks import Rows, Task
+from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings
 
 Say = Callable[[str], None]
@@ -88,9 +88,55 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
         UserError: the input is wrong; the message is one line.
         Interrupted: Ctrl-C; the same request with ``resume`` goes on.
     """
+    made = press(request, say)
+    results = {
+        "bertpress": __version__,
+        "command": request.command,
+        "seed": request.seed,
+        "recipe": request.recipe.to_dict(),
+        "task": made.data.task.model_dump(mode="json"),
+        "environment": environment(threads=request.threads, seed=request.seed),
+        **measure(request, made.folder, made.data, made.baseline, made.artifact, say),
+        "stages": made.stages,
+    }
+    if (note := hardware_note(request.recipe)) is not None:
+        results["note"] = note
+    made.artifact.record({key: results[key] for key in ("baseline", "artifact", "environment")})
+    made.folder.write("results.json", results)
+    made.folder.write("report.html", run_page(results))
+    return results
+
+
+class Pressed(NamedTuple):
+    """What compressing leaves, before anything is measured.
+
+    Attributes:
+        folder: of the run.
+        data: task and rows.
+        baseline: the uncompressed model as an artifact.
+        artifact: the compressed one, exported as the recipe says.
+        stages: a report for each.
+    """
+
+    folder: RunFolder
+    data: Data
+    baseline: Artifact
+    artifact: Artifact
+    stages: list[dict[str, Any]]
+
+
+def press(request: Request, say: Say = lambda line: None) -> Pressed:
+    """Compress, and measure nothing.
+
+    Raises:
+        UserError: the input is wrong; the message is one line.
+        Interrupted: Ctrl-C; the same request with ``resume`` goes on.
+    """
     recipe = request.recipe
     recipe.check()
     _check_runtimes(recipe)
+    if (note := hardware_note(recipe)) is not None:
+        say(note)
     data = load_data(request)
     _check_needs(recipe, data)
     source = trained_model(request.model, data.task)
@@ -114,21 +160,7 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
         if runtime not in pressed.exports:
             say(f"exporting to {runtime}")
             pressed.export(runtime)
-
-    results = {
-        "bertpress": __version__,
-        "command": request.command,
-        "seed": request.seed,
-        "recipe": recipe.to_dict(),
-        "task": data.task.model_dump(mode="json"),
-        "environment": environment(threads=request.threads, seed=request.seed),
-        **measure(request, folder, data, baseline, pressed, say),
-        "stages": reports,
-    }
-    pressed.record({key: results[key] for key in ("baseline", "artifact", "environment")})
-    folder.write("results.json", results)
-    folder.write("report.html", run_page(results))
-    return results
+    return Pressed(folder, data, baseline, pressed, reports)
 
 
 def load_data(request: Request) -> Data:
@@ -150,26 +182,12 @@ def load_data(request: Request) -> Data:
     return Data(task, splits["train"], splits["validation"])
 
 
-def trained_model(model: str | Path, task: Task) -> Loaded:
-    """The model with a head for the task.
-
-    Raises:
-        ModelError: it has no weights, only a shape.
-    """
-    loaded = load_pretrained(model, task.head(), **labels_of(task))
-    if loaded.random:
-        raise ModelError(f"{model}: has no weights; a shape alone can be profiled, not compressed")
-    return loaded
-
-
-def labels_of(task: Task) -> dict[str, Any]:
-    """Label names as a model's config keeps them."""
-    if task.labels is None:
-        return {}
-    return {
-        "id2label": dict(enumerate(task.labels)),
-        "label2id": {name: i for i, name in enumerate(task.labels)},
-    }
+def hardware_note(recipe: Recipe) -> str | None:
+    """What to expect of 8-bit integers on this processor, where that is little; None where they pay."""
+    check = int8_is_fast()
+    if check.fast or not any(Trait.INT8 in method.provides for _, _, method in recipe.methods()):
+        return None
+    return f"8-bit integers on this machine: {check.reason}"
 
 
 def _check_runtimes(recipe: Recipe) -> None:
@@ -184,49 +202,6 @@ def _check_needs(recipe: Recipe, data: Data) -> None:
         if Need.LABELS in method.requires and data.task.kind == "masked-lm":
             place = f"{recipe.name} stage {stage.name}, {name}"
             raise RecipeError(f"{place}: needs labels, and the task {data.task.name} has none")
-
-
-def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say) -> Artifact:
-    """The uncompressed model that everything is measured against, as an artifact of its own.
-
-    A model that is fine-tuned already is its own teacher; another is fine-tuned first, as the recipe says.
-    """
-    place = folder / "teacher"
-    if place.is_dir():
-        return artifact.load(place)
-    if request.teacher is not None:
-        loaded = trained_model(request.teacher, data.task)
-        if not loaded.fine_tuned:
-            raise RecipeError(f"--teacher {request.teacher}: has no trained head for the task {data.task.name}")
-        teacher_tokenizer = tokenizer_of(loaded)
-        if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise RecipeError(f"--teacher {request.teacher}: its vocabulary differs from the one of {request.model}")
-        model: BertpressPreTrainedModel = loaded.model
-    else:
-        model = source.model
-        if not source.fine_tuned:
-            model = _fine_tuned(request, folder, data, source, tokenizer, say)
-    return artifact.save(model, tokenizer, data.task, place, seed=request.seed, command=request.command)
-
-
-def _fine_tuned(
-    request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say
-) -> BertpressPreTrainedModel:
-    say(f"{request.model} is not fine-tuned for {data.task.name}: making a teacher of it first")
-    model = trained_model(request.model, data.task).model
-    settings = request.recipe.fine_tune
-    fit(
-        model,
-        data,
-        tokenizer,
-        settings,
-        folder / "fine-tuning",
-        seed=request.seed,
-        say=say,
-        label="fine-tuning",
-        metric=request.metric,
-    )
-    return model
 
 
 def save_artifact(

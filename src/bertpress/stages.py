@@ -103,7 +103,7 @@ def _round(
     ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
     model = clone(model)
     if stage.train is not None:
-        model.storage = {}  # weights that are trained leave the grids on which they were stored
+        ctx.stored, model.storage = model.storage, {}  # weights that are trained leave the grids that they were on
     for _, method in stage.methods:
         model = method.attach(model, ctx)
     if stage.train is not None:

@@ -11,8 +11,8 @@ from bertpress.methods.base import Method, Need
 from bertpress.methods.registry import find
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
-from bertpress.runner import labels_of
 from bertpress.stages import Data, Run, run_stage
+from bertpress.teacher import labels_of
 from bertpress.training import TrainSettings
 
 QUICK = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=3600)

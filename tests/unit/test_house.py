@@ -21,7 +21,7 @@ FLOORS = [
     {"errors"},
     {"encoder"},
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
-    {"recipe", "runfolder", "stages", "outcome"},
+    {"recipe", "runfolder", "stages", "outcome", "teacher"},
     {"runner", "listing", "inputs", "demo", "measuring"},
     {"api"},
     {"terminal", "options", "cli", "docs", "__main__"},

@@ -111,3 +111,18 @@ def make_head(blueprint: Blueprint, table: Callable[[], Tensor]) -> nn.Module | 
     if spec.kind == "embedding":
         return EmbeddingHead(spec)
     return SequenceHead(spec, blueprint) if spec.kind == "sequence" else TokenHead(spec, blueprint)
+
+
+def span_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of (batch, tokens) scores; targets outside of the text do not count."""
+    outside = scores.shape[1]
+    return F.cross_entropy(scores, target.clamp(0, outside), ignore_index=outside)
+
+
+def label_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) -> Tensor:
+    """Cross-entropy for class ids (-100 does not count); for floats squared error, or binary cross-entropy."""
+    if not labels.is_floating_point():
+        return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.mse_loss(logits.squeeze(-1), labels)

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertpress.encoder.attention import RelativeBias
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
-from bertpress.encoder.heads import make_head
+from bertpress.encoder.heads import label_loss, make_head, span_loss
 from bertpress.encoder.layers import Embeddings, EncoderLayer
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
@@ -169,8 +169,19 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         return self.encoder.embeddings.word
 
     def unique_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every stored weight once, by name: the only way to walk over weights."""
-        yield from self.named_parameters(remove_duplicate=True)
+        """Every stored weight once, by name: the only way to walk over weights.
+
+        A weight under transforms keeps its name; it is the one that is trained, below them.
+        """
+        for name, weight in self.named_parameters(remove_duplicate=True):
+            yield name.replace(".parametrizations.", ".").removesuffix(".original"), weight
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """The weight that :meth:`unique_weights` gives under this name."""
+        owner, _, attribute = target.rpartition(".")
+        if parametrize.is_parametrized(self.get_submodule(owner), attribute):
+            target = f"{owner}.parametrizations.{attribute}.original"
+        return super().get_parameter(target)  # type: ignore[no-any-return]
 
     def forward(
         self,
@@ -238,21 +249,6 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
                 out.loss = span_loss(out.start_logits, start) / 2 + span_loss(out.end_logits, end) / 2
         elif labels is not None and head.kind != "embedding":
             out.loss = label_loss(logits, labels, multi_label=self.config.problem_type == "multi_label_classification")
-
-
-def span_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of (batch, tokens) scores; targets outside of the text do not count."""
-    outside = scores.shape[1]
-    return F.cross_entropy(scores, target.clamp(0, outside), ignore_index=outside)
-
-
-def label_loss(logits: Tensor, labels: Tensor, *, multi_label: bool) -> Tensor:
-    """Cross-entropy for class ids (-100 does not count); for floats squared error, or binary cross-entropy."""
-    if not labels.is_floating_point():
-        return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
-    if multi_label:
-        return F.binary_cross_entropy_with_logits(logits, labels)
-    return F.mse_loss(logits.squeeze(-1), labels)
 
 
 class BertpressModel(BertpressPreTrainedModel):

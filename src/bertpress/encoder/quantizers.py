@@ -241,7 +241,8 @@ def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]
         mask[0] = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
 
     def seen_by(observer: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def see(slot: Slot, args: tuple[Tensor]) -> None:
+        def see(slot: nn.Module, args: tuple[Tensor]) -> None:
+            assert isinstance(slot, Slot)
             x, kept = slot.scaled(args[0].detach()), mask[0]
             if kept is not None and x.ndim == 3 and x.shape[:2] == kept.shape:
                 x = x[kept.bool()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -17,6 +17,7 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+    from bertpress.artifact.codecs import Stored
     from bertpress.tasks import Encoded, Task
     from bertpress.training.objectives import Objective
 
@@ -54,6 +55,7 @@ class Context:
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
         round: which repetition of the stage this is, from 0.
         folder: where a method may leave files that it wants to find again after a resume.
+        stored: how the weights were stored by the stage before, where this one trains and so lets go of it.
         say: shows one line of progress.
     """
 
@@ -66,6 +68,7 @@ class Context:
     state: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     round: int = 0
     folder: Path | None = None
+    stored: Mapping[str, Stored] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
 
     def batches(self, examples: int) -> Sequence[dict[str, Tensor]]:

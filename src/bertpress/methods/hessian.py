@@ -1,6 +1,6 @@
 """The eigenvalue of largest magnitude of a loss's Hessian, without the Hessian: power iteration on its products.
 
-Source: Shen et al. 2020 (Q-BERT), arXiv:1909.05840, section 3.1 and algorithm 1; the product of Hessian and vector is
+Source: Shen et al. 2020 (Q-BERT), arXiv:1909.05840, section 3; the product of Hessian and vector is
 the derivative of gradient times vector (Pearlmutter 1994).
 """
 
@@ -73,7 +73,7 @@ def hessian_product(
 
 def random_vector(weights: Sequence[Tensor], generator: torch.Generator) -> Vector:
     """Normally distributed numbers, the same on every device."""
-    return [torch.randn(weight.shape, generator=generator).to(weight.device) for weight in weights]
+    return [torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device) for weight in weights]
 
 
 def _dot(a: Vector, b: Vector) -> float:

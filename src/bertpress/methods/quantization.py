@@ -151,6 +151,23 @@ def attach_activations(
     return new
 
 
+def start_activations(model: Model, ctx: Context, chosen: Callable[[str], bool], examples: int) -> None:
+    """Let the ranges of :func:`attach_activations` begin with those of calibration text, under the weights' transforms.
+
+    Args:
+        model: with all its transforms.
+        ctx: gives the text.
+        chosen: as it was for the activations.
+        examples: training examples that are looked at.
+    """
+    found = slots(model)
+    ranges = activation_ranges(model, calibration(model, ctx, examples), chosen, "minmax", 100.0)
+    for name, ends in ranges.items():
+        quantizer = found[name].quantizer
+        assert isinstance(quantizer, RunningQuantizer)
+        quantizer.cover(*ends)
+
+
 def settle_activations(model: Model) -> Model:
     """The model with the ranges that training left, and nothing else of what followed them."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(".quantizer.ends")}

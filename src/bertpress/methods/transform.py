@@ -19,7 +19,13 @@ from bertpress.methods.base import Model
 
 
 class WeightTransform(nn.Module):
-    """Gives, in ``forward``, the weight that computes for the weight that is trained; same shape, float32."""
+    """Gives, in ``forward``, the weight that computes for the weight that is trained; same shape, float32.
+
+    Attributes:
+        latent: baking leaves it out, so that a later stage finds the weight that was trained.
+    """
+
+    latent: bool = False
 
     def stored(self, weight: Tensor, before: Stored | None) -> Stored | None:
         """How the baked weight is stored.
@@ -60,6 +66,9 @@ def bake(model: Model) -> None:
         stack = transforms(model, name)
         owner, _, attribute = name.rpartition(".")
         module = model.get_submodule(owner)
+        for i, transform in enumerate(stack):
+            if isinstance(transform, WeightTransform) and transform.latent:
+                stack[i] = module.parametrizations[attribute][i] = nn.Identity()
         parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
         stored = model.storage.pop(name, None)
         for transform in stack:

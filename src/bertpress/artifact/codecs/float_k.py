@@ -59,8 +59,7 @@ class FloatK(Codec):
         """The codes of values that have one."""
         magnitudes = self.magnitudes(fixed["bias"])
         codes = torch.bucketize(tensor.abs(), magnitudes, out_int32=True).clamp_(max=len(magnitudes) - 1)
-        negative = (tensor < 0) & (codes > 0)  # there is one zero
-        return {VALUES: (codes + negative * len(magnitudes)).to(torch.uint8), "bias": fixed["bias"]}
+        return {VALUES: (codes + (tensor < 0) * len(magnitudes)).to(torch.uint8), "bias": fixed["bias"]}
 
     def decode(self, parts: Mapping[str, Tensor], given: TensorSpec) -> Tensor:
         """Look every code up."""

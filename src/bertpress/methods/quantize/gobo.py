@@ -11,6 +11,7 @@ Which layers are hard is a reconstruction.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,8 +39,9 @@ class Dictionary:
         mean: of the Gaussian.
         std: of the Gaussian.
         low: the smallest value that is no outlier; infinite if all are.
-        high: the largest.
-        errors: sum of ``|w - centroid|`` before each round and after the last one.
+        high: the largest; minus infinity if all are.
+        pruned: whether zeros kept out of the clustering, and have a centroid of their own.
+        errors: sum of ``|w - centroid|`` of the first codebook and after each round; the last one may be higher.
     """
 
     centroids: Tensor
@@ -47,16 +49,20 @@ class Dictionary:
     std: float
     low: float
     high: float
+    pruned: bool
     errors: tuple[float, ...]
 
     def outliers(self, weight: Tensor) -> Tensor:
         """Which values stay as they are: bool, the shape of ``weight``."""
-        return (weight < self.low) | (weight > self.high)
+        outside = (weight < self.low) | (weight > self.high)
+        return outside & (weight != 0) if self.pruned else outside
 
     def apply(self, weight: Tensor) -> Tensor:
         """The nearest centroid of each value, outliers as they are."""
-        nearest = torch.bucketize(weight, torch.from_numpy(midpoints(self.centroids.numpy())).to(weight.device))
-        return torch.where(self.outliers(weight), weight, self.centroids.to(weight.device)[nearest])
+        centroids = self.centroids.to(weight.device)
+        ends = torch.from_numpy(midpoints(self.centroids.numpy())).to(weight.device)
+        nearest = centroids[torch.bucketize(weight, ends, out_int32=True)]
+        return torch.where(self.outliers(weight), weight, nearest)
 
 
 def reach(std: float, log_density: float) -> float:
@@ -139,13 +145,72 @@ def fit_dictionary(weight: Tensor, bits: int, log_density: float = -4.0) -> Dict
             the raw weights, so the narrower the weights, the fewer outliers.
     """
     ordered = np.sort(weight.detach().float().cpu().numpy(), axis=None)
-    ordered, bins, zero = _without_zeros(ordered, 2**bits)
-    mean, std = (float(ordered.mean(dtype=np.float64)), float(ordered.std(dtype=np.float64))) if ordered.size else (0, 0)
+    entries = 2**bits
+    nothing = np.float32(0)  # of the same type, or all values would be converted
+    first, last = np.searchsorted(ordered, nothing), np.searchsorted(ordered, nothing, side="right")
+    if pruned := bool((last - first) * entries >= len(ordered)):
+        ordered = np.delete(ordered, np.s_[first:last])
+    mean, std = _gaussian(ordered)
     radius = reach(std, log_density)
     first = np.searchsorted(ordered, np.float32(mean - radius))
     last = np.searchsorted(ordered, np.float32(mean + radius), side="right")
-    if first >= last:
-        return Dictionary(torch.zeros(2**bits), mean, std, math.inf, -math.inf, ())
-    low, high = float(ordered[first]), float(ordered[last - 1])
-    centroids, errors = cluster(ordered[first:last], bins)
-    ...
+    regular = ordered[first:last]
+    if not len(regular):
+        return Dictionary(torch.zeros(entries), mean, std, math.inf, -math.inf, pruned, ())
+    centroids, errors = cluster(regular, entries - pruned)
+    if pruned:
+        centroids = np.sort(np.append(centroids, np.float32(0)))
+    return Dictionary(torch.from_numpy(centroids), mean, std, float(regular[0]), float(regular[-1]), pruned, errors)
+
+
+def _gaussian(values: Floats) -> tuple[float, float]:
+    """Mean and standard deviation; zeros where there are no values."""
+    if not len(values):
+        return 0.0, 0.0
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+class Gobo(Quantizer):
+    """Replace the weights of each matrix by the nearest of a few values, and keep the rare ones that lie far out."""
+
+    cite: ClassVar[str] = "Zadeh et al., 2020"
+
+    bits: Bits = Field(3, description="Of the linear layers; 32 leaves them float.")
+    embedding_bits: Bits = Field(4, description="Of the token table; 32 leaves it float.")
+    hard_bits: Bits = Field(4, description="Of value and inner matrices of the hard layers.")
+    hard_layers: int = Field(0, ge=0, le=1000, description="How many layers, from the first, are hard.")
+    outlier_log_density: float = Field(
+        -4.0, ge=-1000, le=10, description="Values less probable under the Gaussian of their matrix are outliers."
+    )
+
+    def finish(self, model: Model, ctx: Context) -> Model:
+        """Put each weight on its dictionary and say how it is stored."""
+        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        storage = dict(model.storage)
+        total = kept = 0
+        for name, bits in self.widths(model).items():
+            weight = state[name]
+            dictionary = fit_dictionary(weight, bits, self.outlier_log_density)
+            stored, outliers = by_number(dictionary.centroids), int(dictionary.outliers(weight).sum())
+            layout = stored.layout(spec_of(weight), [{"outliers": outliers}, {}])
+            if sum(part.bytes for part in layout.values()) < spec_of(weight).bytes:
+                state[name], storage[name] = dictionary.apply(weight), stored
+                total, kept = total + weight.numel(), kept + outliers
+        new = rebuild(model, model.blueprint, state)
+        new.storage = storage
+        ctx.say(f"quantize/gobo keeps {kept} of {total} weights as outliers")
+        return new
+
+    def widths(self, model: Model) -> dict[str, int]:
+        """The bits of every weight that gets a dictionary, by its name."""
+        hard = re.compile(r"encoder\.layers\.(\d+)\.(attention\.value|ffn\.\d+\.inner)\.weight")
+        found = dict(self.tables(model))
+        for name in self.matrices(model):
+            match = hard.fullmatch(name)
+            found[name] = self.hard_bits if match and int(match[1]) < self.hard_layers else self.bits
+        return {name: bits for name, bits in found.items() if bits != FLOAT}
+
+    @classmethod
+    def noop(cls) -> Any:
+        """All bits."""
+        return cls(bits=FLOAT, embedding_bits=FLOAT)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bertpress.methods.base import Context
-from bertpress.methods.distill.logits import (
-    Logits,
+from bertpress.methods.distill.logits import Logits
+from bertpress.methods.matching import (
     TeacherLoss,
     comparable_rows,
     logit_mae,

@@ -143,3 +143,23 @@ def test_activations_can_stay_float():
     bake(model)
     made = method.finish(model, context())
     assert {stored.codecs[0].bits for name, stored in made.storage.items() if "layers" in name} == {4}
+
+
+def test_attached_after_a_mask_it_quantizes_what_the_mask_leaves():
+    class Mask(nn.Module):
+        def forward(self, weight):
+            return weight * (weight.abs() > 0.02)
+
+    model, names = tiny(), Qat().matrices(tiny())
+    for name in names:
+        put(model, name, Mask())
+    masked = {name: model.get_parameter(name).detach().abs() <= 0.02 for name in names}
+    assert Qat().matrices(model) == names
+    method = Qat(activations=False)
+    model = method.attach(model, context())
+    bake(model)
+    made = method.finish(model, context())
+    assert set(names) <= set(made.storage)
+    for name in names:
+        assert not made.get_parameter(name)[masked[name]].any()
+        assert made.get_parameter(name)[~masked[name]].any()

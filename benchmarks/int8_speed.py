@@ -1,0 +1,140 @@
+"""Our 8-bit export of the BERT-base shape against NNCF's own post-training int8, and against PyTorch eager float32.
+
+    pip install 'bertpress[benchmarks]'
+    python benchmarks/int8_speed.py [--threads 2] [--tokens 32 128] [--rounds 40]
+
+The same random weights go three ways: transformers in PyTorch eager float32; transformers converted by OpenVINO and
+quantized by NNCF (preset mixed, model type transformer); our encoder with ``quantize/int8``, exported.  Ranges come
+from the same random token ids.  The three run by turns at batch 1; ratios are medians of paired ratios.  Writes
+results/int8_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from bertpress.encoder.imports import from_transformers
+from bertpress.engines import load_engine
+from bertpress.export.openvino import export
+from bertpress.measure.environment import environment, usable_cores
+from bertpress.measure.statistics import Latency, paired_ratio, rounded
+from bertpress.methods.base import Context
+from bertpress.methods.quantize.int8 import Int8
+
+NNCF_BAR, EAGER_BAR = 0.97, 4.0
+CALIBRATION, LENGTH, VOCABULARY = 64, 128, 30522
+
+
+def batches(count: int, tokens: int, seed: int) -> list[dict[str, torch.Tensor]]:
+    """Random ids without pads, one example each."""
+    random = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1000, VOCABULARY, (count, 1, tokens), generator=random)
+    return [{"input_ids": x, "attention_mask": torch.ones_like(x), "token_type_ids": torch.zeros_like(x)} for x in ids]
+
+
+def by_nncf(model: torch.nn.Module, calibration: list[dict[str, torch.Tensor]], folder: Path) -> Path:
+    """transformers, converted and quantized by the tools of its makers."""
+    import nncf
+    import openvino
+
+    example = batches(2, 7, 3)[0]
+    graph = openvino.convert_model(model, example_input=example)
+    for port in graph.inputs:
+        port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
+    graph.validate_nodes_and_infer_types()
+    data = nncf.Dataset(calibration, lambda batch: {name: value.numpy() for name, value in batch.items()})
+    mixed, kind = nncf.QuantizationPreset.MIXED, nncf.ModelType.TRANSFORMER
+    made = nncf.quantize(graph, data, model_type=kind, preset=mixed, subset_size=CALIBRATION)
+    (folder / "openvino").mkdir(parents=True)
+    openvino.save_model(made, folder / "openvino/model.xml", compress_to_fp16=False)
+    return folder
+
+
+def by_us(model: torch.nn.Module, calibration: list[dict[str, torch.Tensor]], folder: Path) -> Path:
+    """Our encoder with the same weights, ``quantize/int8``, exported."""
+    ours = from_transformers(model)
+    context = Context(task=None, tokenizer=None, seed=0, calibration=lambda count: calibration)  # type: ignore[arg-type]
+    export(Int8().finish(ours, context), folder)
+    return folder
+
+
+def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each, by turns, forwards and backwards."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 3):
+        for name in list(runs)[:: 1 if turn % 2 else -1]:
+            time.sleep(0.02)  # waiting threads of the one before spin for some milliseconds
+            began = time.perf_counter()
+            runs[name]()
+            if turn >= 3:
+                seconds[name].append(1e3 * (time.perf_counter() - began))
+    return seconds
+
+
+def main() -> int:
+    """Make the three, time them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--results", type=Path, default=Path("results/int8_speed.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    config = BertConfig(num_labels=2, attn_implementation="eager")
+    model = BertForSequenceClassification(config).eval()
+    calibration = batches(CALIBRATION, LENGTH, 1)
+    figures = []
+    with tempfile.TemporaryDirectory() as scratch:
+        theirs = load_engine("openvino", by_nncf(model, calibration, Path(scratch) / "nncf"), options.threads)
+        ours = load_engine("openvino", by_us(model, calibration, Path(scratch) / "ours"), options.threads)
+        for tokens in options.tokens:
+            batch = batches(1, tokens, 2)[0]
+            arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()}
+
+            def eager(batch: dict[str, torch.Tensor] = batch) -> None:
+                with torch.no_grad():
+                    model(**batch)
+
+            times = interleaved(
+                {
+                    "eager": eager,
+                    "nncf": lambda arrays=arrays: theirs.logits(arrays),  # type: ignore[misc]
+                    "bertpress": lambda arrays=arrays: ours.logits(arrays),  # type: ignore[misc]
+                },
+                options.rounds,
+            )
+            row = {
+                "tokens": tokens,
+                **{name: Latency.of(samples).model_dump() for name, samples in times.items()},
+                "faster_than_nncf": paired_ratio(times["nncf"], times["bertpress"]).model_dump(),
+                "faster_than_eager": paired_ratio(times["eager"], times["bertpress"]).model_dump(),
+            }
+            figures.append(row)
+            shown = ", ".join(f"{bar} {row[bar]['value']:.2f}" for bar in ("faster_than_nncf", "faster_than_eager"))
+            print(f"{tokens} tokens: {shown}", file=sys.stderr)
+    content = {
+        "lengths": figures,
+        "bars": {"faster_than_nncf": NNCF_BAR, "faster_than_eager": EAGER_BAR},
+        "threads": options.threads,
+        "environment": environment(threads=options.threads, seed=0),
+        "command": " ".join(["python", *sys.argv]),
+    }
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(json.dumps(rounded(content), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

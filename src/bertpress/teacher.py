@@ -1,0 +1,87 @@
+"""The uncompressed model that a run starts from and is measured against: loaded, or fine-tuned first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertpress import artifact
+from bertpress.artifact import Artifact
+from bertpress.encoder.imports import Loaded, load_pretrained
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.errors import ModelError, RecipeError
+from bertpress.outcome import tokenizer_of
+from bertpress.runfolder import RunFolder
+from bertpress.stages import Data, fit
+from bertpress.tasks import Task
+
+if TYPE_CHECKING:
+    from bertpress.runner import Request
+
+Say = Callable[[str], None]
+
+
+def trained_model(model: str | Path, task: Task) -> Loaded:
+    """The model with a head for the task.
+
+    Raises:
+        ModelError: it has no weights, only a shape.
+    """
+    loaded = load_pretrained(model, task.head(), **labels_of(task))
+    if loaded.random:
+        raise ModelError(f"{model}: has no weights; a shape alone can be profiled, not compressed")
+    return loaded
+
+
+def labels_of(task: Task) -> dict[str, Any]:
+    """Label names as a model's config keeps them."""
+    if task.labels is None:
+        return {}
+    return {
+        "id2label": dict(enumerate(task.labels)),
+        "label2id": {name: i for i, name in enumerate(task.labels)},
+    }
+
+
+def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say) -> Artifact:
+    """The uncompressed model that everything is measured against, as an artifact of its own.
+
+    A model that is fine-tuned already is its own teacher; another is fine-tuned first, as the recipe says.
+    """
+    place = folder / "teacher"
+    if place.is_dir():
+        return artifact.load(place)
+    if request.teacher is not None:
+        loaded = trained_model(request.teacher, data.task)
+        if not loaded.fine_tuned:
+            raise RecipeError(f"--teacher {request.teacher}: has no trained head for the task {data.task.name}")
+        teacher_tokenizer = tokenizer_of(loaded)
+        if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise RecipeError(f"--teacher {request.teacher}: its vocabulary differs from the one of {request.model}")
+        model: BertpressPreTrainedModel = loaded.model
+    else:
+        model = source.model
+        if not source.fine_tuned:
+            model = _fine_tuned(request, folder, data, source, tokenizer, say)
+    return artifact.save(model, tokenizer, data.task, place, seed=request.seed, command=request.command)
+
+
+def _fine_tuned(
+    request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say
+) -> BertpressPreTrainedModel:
+    say(f"{request.model} is not fine-tuned for {data.task.name}: making a teacher of it first")
+    model = trained_model(request.model, data.task).model
+    settings = request.recipe.fine_tune
+    fit(
+        model,
+        data,
+        tokenizer,
+        settings,
+        folder / "fine-tuning",
+        seed=request.seed,
+        say=say,
+        label="fine-tuning",
+        metric=request.metric,
+    )
+    return model
