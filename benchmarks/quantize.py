@@ -5,7 +5,7 @@
 Each entry compresses the task's pinned teacher (benchmarks/teachers.py) with a shipped recipe in profile ``small``;
 the packed artifact is loaded from disk again and scored on the whole validation split in PyTorch, which for 8-bit
 activations is the simulation that the exported integer graphs agree with.  Interrupted runs go on, finished ones are
-kept, a failure is written down and gone round.  Writes results/quantize.json and results/quantize.md.
+kept, a failure is written down and gone round.  Writes results/quantize.json, .md and .html.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bertpress.measure.environment import environment
 from bertpress.measure.size import size
 from bertpress.outcome import scores
 from bertpress.recipe import Recipe
+from bertpress.report import sensitivity_page
 from bertpress.runner import Pressed, Request, press
 from bertpress.training.progress import Meter
 
@@ -193,6 +194,7 @@ def write(options: argparse.Namespace) -> None:
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     options.results.with_suffix(".md").write_text(table(entries), encoding="utf-8")
+    options.results.with_suffix(".html").write_text(sensitivity_page(entries), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from bertpress import tasks
 from bertpress.artifact import Artifact
 from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
-from bertpress.artifact.sizes import file_bytes
+from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.encoder.imports import Loaded
 from bertpress.engines import load_engine
 from bertpress.errors import ModelError
@@ -115,6 +115,7 @@ def measure(
             **rows[engines[0]],
             "name": request.recipe.name,
             **shape_of(pressed, tokens),
+            "storage": stored_bits(pressed.path / WEIGHTS),
             "engines": rows,
         },
     }

@@ -114,6 +114,8 @@ def _round(
         model = method.finish(model, ctx)
     if stage.until is not None:
         figures["drop"] = _drop_on_held_out(run, model)
+    if ctx.notes:
+        figures["notes"] = ctx.notes
     return model, {**figures, "seconds": time.monotonic() - began}
 
 

@@ -15,6 +15,8 @@ DESKTOP, PHONE = 1280, 390
 def pages(tmp_path_factory):
     results = json.loads((SAMPLES / "results.json").read_text(encoding="utf-8"))
     profile = json.loads((SAMPLES / "profile.json").read_text(encoding="utf-8"))
+    made = json.loads((SAMPLES / "packed.json").read_text(encoding="utf-8"))
+    results["artifact"]["storage"], results["stages"][-1]["notes"] = made["storage"], made["notes"]
     attacked = json.loads(json.dumps(results).replace("quick-sst2", "<img src=x onerror=document.title=1>"))
     folder = tmp_path_factory.mktemp("pages")
     sources = {

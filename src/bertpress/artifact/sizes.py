@@ -43,6 +43,27 @@ def file_bytes(path: Path) -> dict[str, int]:
     return by_component(inspect(path).bytes())
 
 
+def stored_bits(path: Path) -> list[dict[str, Any]]:
+    """How every matrix and table of a packed ``model.safetensors`` is stored, from its header; shared ones once.
+
+    Returns:
+        For each ``name``, ``shape``, ``bits`` (on disk a weight, scales and codebooks included) and ``kinds`` (of its
+        codecs; only ``dense`` where it has none).
+    """
+    listing = inspect(path)
+    plans, sizes = listing.plan.weights, listing.bytes()
+    return [
+        {
+            "name": name,
+            "shape": list(spec.shape),
+            "bits": 8 * sizes[name] / spec.elements,
+            "kinds": [codec.kind for codec in plans[name].codecs] if name in plans else ["dense"],
+        }
+        for name, spec in sorted(listing.weights.items())
+        if len(spec.shape) == 2 and spec.elements
+    ]
+
+
 def model_bytes(model: Any) -> dict[str, int]:
     """Bytes by component that a model will take with its storage plan, in closed form: nothing is packed."""
     state = model.state_dict()

@@ -56,6 +56,7 @@ class Context:
         round: which repetition of the stage this is, from 0.
         folder: where a method may leave files that it wants to find again after a resume.
         stored: how the weights were stored by the stage before, where this one trains and so lets go of it.
+        notes: plain data that a method wants the report to show; kept in the stage's figures under ``notes``.
         say: shows one line of progress.
     """
 
@@ -69,6 +70,7 @@ class Context:
     round: int = 0
     folder: Path | None = None
     stored: Mapping[str, Stored] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
 
     def batches(self, examples: int) -> Sequence[dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from bertpress.artifact.codecs.product import by_centroids, lookup
 from bertpress.encoder.grids import Grid, from_integers, symmetric_grid, to_integers
 from bertpress.methods.base import Model
 from bertpress.methods.kmeans import kmeans, member_means
+from bertpress.training.precision import autocast, in_float32, resolve_dtype
 from bertpress.training.teacher import model_inputs
 
 _CHANCE = 1e-3  # a float weight has the odd zero; more of them are a mask's
@@ -134,12 +135,16 @@ def tune(
         learning_rate: falls linearly to 0.
     """
     weights = {name: model.get_parameter(name) for name in codes}
+    device = next(model.parameters()).device
+    dtype = resolve_dtype("auto", device)
     centroids = {name: nn.Parameter(code.centroids.clone()) for name, code in codes.items()}
     optimizer = torch.optim.Adam(centroids.values(), lr=learning_rate, eps=1e-12)  # means of many gradients are small
     for step in range(steps):
         number = step % len(batches)
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-        value = loss(number, model(**model_inputs(batches[number])).logits)
+        with autocast(dtype, device):
+            output = in_float32(model(**model_inputs(batches[number])))
+        value = loss(number, output.logits)
         gradients = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
         for (name, code), gradient in zip(codes.items(), gradients, strict=True):
             centroids[name].grad = code.mean_gradient(gradient)

@@ -3,6 +3,16 @@
 from bertpress.report.comparison import verdict
 from bertpress.report.plain import bench_table, engines_table, markdown, table
 from bertpress.report.profiling import profile_page
+from bertpress.report.quantization import sensitivity_page
 from bertpress.report.run import run_page
 
-__all__ = ["bench_table", "engines_table", "markdown", "profile_page", "run_page", "table", "verdict"]
+__all__ = [
+    "bench_table",
+    "engines_table",
+    "markdown",
+    "profile_page",
+    "run_page",
+    "sensitivity_page",
+    "table",
+    "verdict",
+]

@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from bertpress.artifact import packing, sizes
-from bertpress.artifact.codecs import Dense, Stored
+from bertpress.artifact.codecs import Dense, Stored, on_grid
 from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.artifact.header import inspect
 from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.grids import quantize, symmetric_grid
 from bertpress.encoder.model import build_model
 from bertpress.errors import BertpressError
 
@@ -133,3 +134,29 @@ def test_others_may_read_the_file(model, tmp_path):
     (tmp_path / "other").touch()
     packing.write(tmp_path / "m.safetensors", model.state_dict(), {})
     assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_stored_bits_count_scales_and_name_the_codecs(tmp_path):
+    grid = symmetric_grid(torch.randn(6, 16), 4, (1, 0))
+    weight = quantize(torch.randn(6, 16), grid)
+    half = torch.randn(2, 3).half().float()
+    state = {
+        "b.weight": torch.randn(4, 4),
+        "a.weight": weight,
+        "half": half,
+        "bias": torch.ones(6),
+        "e": torch.ones(0, 4),
+    }
+    state["tied"] = state["b.weight"]
+    packing.write(
+        tmp_path / "m.safetensors", state, {"a.weight": on_grid(grid), "half": Stored((Dense(dtype="float16"),))}
+    )
+    found = sizes.stored_bits(tmp_path / "m.safetensors")
+    chain = [codec.kind for codec in on_grid(grid).codecs]
+    assert found == [
+        {"name": "a.weight", "shape": [6, 16], "bits": 4 + 6 * 32 / 96, "kinds": chain},
+        {"name": "b.weight", "shape": [4, 4], "bits": 32, "kinds": ["dense"]},
+        {"name": "half", "shape": [2, 3], "bits": 16, "kinds": ["dense"]},
+    ]
+    assert len(chain) == 2  # four bits are packed
+    json.dumps(found)

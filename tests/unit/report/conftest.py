@@ -17,3 +17,12 @@ def results() -> dict[str, Any]:
 @pytest.fixture
 def profile() -> dict[str, Any]:
     return json.loads((HERE / "profile.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def packed(results: dict[str, Any]) -> dict[str, Any]:
+    """The same run with packed weights, and notes of methods that chose bits and dictionaries."""
+    made = json.loads((HERE / "packed.json").read_text(encoding="utf-8"))
+    results["artifact"]["storage"] = made["storage"]
+    results["stages"][-1]["notes"] = made["notes"]
+    return results

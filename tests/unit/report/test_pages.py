@@ -116,8 +116,8 @@ def replaced(source: Any, hostile: str) -> Any:
     return hostile if isinstance(source, str) else source
 
 
-def test_hostile_text_stays_text(results, profile):
-    for source in (run_page(replaced(results, HOSTILE)), profile_page(replaced(profile, HOSTILE))):
+def test_hostile_text_stays_text(packed, profile):
+    for source in (run_page(replaced(packed, HOSTILE)), profile_page(replaced(profile, HOSTILE))):
         page = Page(source)
         assert HOSTILE in page.text
         assert sum(tag == "script" for tag, _ in page.tags) == 1
@@ -156,8 +156,8 @@ ODD = [None, "x", -1, 0, 1e99, 1e300, float("nan"), [], {}, [None], {"a": None},
 
 @pytest.mark.parametrize("page", [run_page, profile_page])
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 7])
-def test_any_key_may_be_missing_or_odd(page, stride, results, profile):
-    source = shortened(results if page is run_page else profile)
+def test_any_key_may_be_missing_or_odd(page, stride, packed, profile):
+    source = shortened(packed if page is run_page else profile)
     for place, path in enumerate(list(paths(source))[::stride]):
         Page(page(with_value(source, path, ODD[place % len(ODD)])))
 

@@ -74,7 +74,7 @@ def assign_bits(
     """Bits for each group; no group gets fewer than a less sensitive one.
 
     Args:
-        rises: of the loss when a group alone is quantized; negative counts as 0.
+        rises: of the loss when a group alone is quantized; a group where it falls gets the least width.
         sizes: numbers of weights.
         widths: the choices, increasing.
         average_bits: most bits a weight, over all groups.
@@ -90,7 +90,7 @@ def assign_bits(
     names = list(rises)
     order = sorted(names, key=lambda name: (-rises[name], names.index(name)))
     counts = [0, *accumulate(sizes[name] for name in order)]
-    burdens = [0.0, *accumulate(max(rises[name], 0.0) for name in order)]
+    burdens = [0.0, *accumulate(rises[name] for name in order)]
     best: tuple[float, int, Spans] | None = None
     for cuts in combinations_with_replacement(range(len(order) + 1), len(widths) - 1):
         # the most sensitive groups, at the front of the order, get the largest width
@@ -227,14 +227,14 @@ class FixedPoint(Quantizer):
             return dict.fromkeys(groups, self.widths[0])
         place = None if ctx.folder is None else ctx.folder / "bits.json"
         if place is not None and place.is_file():  # a run that goes on
-            content = json.loads(place.read_text(encoding="utf-8"))
-            rises = {group: float(entry["rise"]) for group, entry in content.items()}
+            before = json.loads(place.read_text(encoding="utf-8"))
+            rises = {group: float(before[group]["rise"]) for group in groups}
         else:
             rises = rises_of_loss(model, ctx.task, ctx.batches(self.examples), groups, self.probe_bits)
         sizes = {group: sum(model.get_parameter(name).numel() for name in names) for group, names in groups.items()}
         bits = assign_bits(rises, sizes, self.widths, self.average_bits)
+        ctx.notes["groups"] = content = {group: {"rise": rises[group], "bits": bits[group]} for group in groups}
         if place is not None:
-            content = {group: {"rise": rises[group], "bits": bits[group]} for group in groups}
             place.parent.mkdir(parents=True, exist_ok=True)
             write_file(place, json.dumps(content, indent=1) + "\n")
         average = sum(bits[group] * sizes[group] for group in groups) / sum(sizes.values())

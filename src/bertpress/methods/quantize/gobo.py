@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from bertpress.methods.base import Context, Model
 from bertpress.methods.quantization import FLOAT, Bits, Quantizer
 
 Floats = npt.NDArray[np.floating[Any]]
+SHOWN, HISTOGRAM_BINS = 6, 120  # what a report gets to draw
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,27 @@ def _gaussian(values: Floats) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
+def spread(names: Sequence[str], most: int) -> list[str]:
+    """At most so many of the names, evenly spaced, the first and the last among them."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(index * (len(names) - 1) / (most - 1))] for index in range(most)]
+
+
+def picture(weight: Tensor, dictionary: Dictionary) -> dict[str, Any]:
+    """What the report draws of a weight: its histogram, its centroids, and where outliers begin, as plain data."""
+    counts, edges = np.histogram(weight.detach().double().cpu().numpy(), bins=HISTOGRAM_BINS)
+    limits = (dictionary.low, dictionary.high)
+    low, high = limits if math.isfinite(dictionary.low) else (None, None)
+    return {
+        "histogram": {"start": float(edges[0]), "end": float(edges[-1]), "counts": counts.tolist()},
+        "centroids": dictionary.centroids.tolist(),
+        "low": low,
+        "high": high,
+        "outliers": int(dictionary.outliers(weight).sum()),
+    }
+
+
 class Gobo(Quantizer):
     """Replace the weights of each matrix by the nearest of a few values, and keep the rare ones that lie far out."""
 
@@ -188,16 +211,22 @@ class Gobo(Quantizer):
         state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         storage = dict(model.storage)
         total = kept = 0
-        for name, bits in self.widths(model).items():
+        widths = self.widths(model)
+        shown = spread([name for name in widths if name.startswith("encoder.layers.")], SHOWN)
+        pictures: list[dict[str, Any]] = []
+        for name, bits in widths.items():
             weight = state[name]
             dictionary = fit_dictionary(weight, bits, self.outlier_log_density)
             stored, outliers = by_number(dictionary.centroids), int(dictionary.outliers(weight).sum())
             layout = stored.layout(spec_of(weight), [{"outliers": outliers}, {}])
             if sum(part.bytes for part in layout.values()) < spec_of(weight).bytes:
+                pictures += [{"name": name, **picture(weight, dictionary)}] if name in shown else []
                 state[name], storage[name] = dictionary.apply(weight), stored
                 total, kept = total + weight.numel(), kept + outliers
         new = rebuild(model, model.blueprint, state)
         new.storage = storage
+        if pictures:
+            ctx.notes["gobo"] = pictures
         ctx.say(f"quantize/gobo keeps {kept} of {total} weights as outliers")
         return new
 

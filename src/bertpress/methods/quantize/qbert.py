@@ -243,12 +243,16 @@ class QBert(Quantizer):
         if self.low_bits is None or self.low_bits == self.bits:
             return {}
         place = None if ctx.folder is None else ctx.folder / "bits.json"
-        goes_on = place is not None and place.is_file()
-        eigenvalues = _read(place) if place is not None and goes_on else self.measure(model, ctx)
+        eigenvalues = _read(place) if place is not None and place.is_file() else self.measure(model, ctx)
         omegas = {layer: omega(values) for layer, values in eigenvalues.items()}
         bits = layer_bits(omegas, self.bits, self.low_bits, self.sensitive)
+        ctx.notes["bits"] = content = {
+            str(layer): {"omega": omegas[layer], "bits": bits[layer], "eigenvalues": eigenvalues[layer]}
+            for layer in bits
+        }
         if place is not None:
-            _write(place, omegas, bits, eigenvalues)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_file(place, json.dumps(content, indent=1) + "\n")
         shown = ", ".join(f"{layer}: {bits[layer]} (Omega {omegas[layer]:.3g})" for layer in bits)
         ctx.say(f"quantize/qbert, bits of the layers: {shown}")
         return bits
@@ -265,16 +269,6 @@ class QBert(Quantizer):
             for layer, value in found.items():
                 eigenvalues.setdefault(layer, []).append(value)
         return eigenvalues
-
-
-def _write(
-    place: Path, omegas: Mapping[int, float], bits: Mapping[int, int], eigenvalues: Mapping[int, Sequence[float]]
-) -> None:
-    content = {
-        str(layer): {"omega": omegas[layer], "bits": bits[layer], "eigenvalues": eigenvalues[layer]} for layer in bits
-    }
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_file(place, json.dumps(content, indent=1) + "\n")
 
 
 def _read(place: Path) -> dict[int, list[float]]:

@@ -1,5 +1,6 @@
 """Outliers by their density, the others on few values: against the formula, a plain loop, and numbers by hand."""
 
+import json
 import math
 from itertools import pairwise
 
@@ -12,7 +13,16 @@ from bertpress.artifact.header import inspect
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.methods.base import Context
-from bertpress.methods.quantize.gobo import Gobo, cluster, equal_population, fit_dictionary, prefix_sums, reach
+from bertpress.methods.quantize.gobo import (
+    Gobo,
+    cluster,
+    equal_population,
+    fit_dictionary,
+    picture,
+    prefix_sums,
+    reach,
+    spread,
+)
 
 CONTEXT = Context(task=None, tokenizer=None, seed=0)
 INNER = "encoder.layers.0.ffn.0.inner.weight"
@@ -224,3 +234,43 @@ def test_the_source_stays():
     Gobo(bits=2).finish(model, CONTEXT)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.storage == {}
+
+
+def test_notes_show_a_handful_of_matrices():
+    context = Context(task=None, tokenizer=None, seed=0)
+    model = tiny()
+    Gobo(bits=3, outlier_log_density=0.5).finish(model, context)
+    notes = json.loads(json.dumps(context.notes["gobo"], allow_nan=False))
+    names = [name for name in Gobo().widths(model) if name.startswith("encoder.layers.")]
+    assert len(notes) == 6
+    assert (notes[0]["name"], notes[-1]["name"]) == (names[0], names[-1])
+    for note in notes:
+        weight = model.get_parameter(note["name"]).detach()
+        found, drawn_as = fit_dictionary(weight, 3, 0.5), note["histogram"]
+        assert note["centroids"] == found.centroids.tolist()
+        assert (note["low"], note["high"]) == (found.low, found.high)
+        assert note["outliers"] == int(found.outliers(weight).sum()) > 0
+        assert len(drawn_as["counts"]) == 120
+        assert sum(drawn_as["counts"]) == weight.numel()
+        assert (drawn_as["start"], drawn_as["end"]) == (float(weight.min()), float(weight.max()))
+        width = (drawn_as["end"] - drawn_as["start"]) / 120
+        assert drawn_as["counts"][0] == int((weight.double() < drawn_as["start"] + width).sum())
+
+
+def test_float_leaves_no_notes():
+    context = Context(task=None, tokenizer=None, seed=0)
+    Gobo.noop().finish(tiny(), context)
+    assert context.notes == {}
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, ""), (1, "a"), (3, "abc"), (5, "ace"), (9, "aei"), (10, "aej")])
+def test_a_spread_has_both_ends(count, expected):
+    assert "".join(spread("abcdefghij"[:count], 3)) == expected
+
+
+def test_pictures_of_odd_weights_are_plain_data():
+    for weight in (torch.zeros(3, 5), torch.full((2, 2), 0.1), drawn(100, 50.0), torch.tensor([1.0, 1.0 + 2**-23])):
+        made = picture(weight, fit_dictionary(weight, 2))
+        json.dumps(made, allow_nan=False)
+        assert sum(made["histogram"]["counts"]) == weight.numel()
+        assert made["histogram"]["start"] < made["histogram"]["end"]
