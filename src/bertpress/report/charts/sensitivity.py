@@ -47,7 +47,7 @@ def _row(layer: Layer, across: axes.Axis, top: float, most: float | None) -> Mar
     bits = "" if layer.bits is None else f"{layer.bits:,.4g} bits"
     parts = [element("text", layer.label, x=LEFT - 8, y=top + 13, text_anchor="end", class_="tick")]
     if layer.omega is not None:
-        end = across(1.0)
+        end = across(layer.omega)
         parts.append(element("title", typeset(_words(layer, layer.omega, bits))))
         left, width = min(origin, end), max(1.0, abs(end - origin))
         parts.append(element("rect", x=left, y=top + 2, width=width, height=ROW - 9, rx=2, class_="amount"))
