@@ -51,7 +51,10 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "AdaptivFloat, 6 bits": ("adaptivfloat", {"stages.0.use.0.bits": 6}),
     "AdaptivFloat, 5 bits": ("adaptivfloat", {"stages.0.use.0.bits": 5}),
     "AdaptivFloat, 4 bits": ("adaptivfloat", {"stages.0.use.0.bits": 4}),
-    "Q-BERT, mixed 2 and 4 bits": ("qbert", {"stages.0.use.0.low_bits": 2}),
+    "Q-BERT, mixed 2 and 4 bits": (
+        "qbert",
+        {"stages.0.use.0.low_bits": 2, "stages.0.use.0.samples": 4, "stages.0.use.0.sentences": 16},
+    ),
     "Q-BERT, 4 bits": ("qbert", {}),
     "Q-BERT, 2 bits": ("qbert", {"stages.0.use.0.bits": 2}),
     "fixed point": ("fixed-point", {}),

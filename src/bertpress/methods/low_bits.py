@@ -1,6 +1,6 @@
 """What ternary and binary models share: ternary weights, activations of 8 bits, a full-precision teacher.
 
-Ternary weights: Li, Zhang & Liu 2016, arXiv:1605.04711, equations 5 and 6.
+Ternary weights: Li, Zhang & Liu 2016, arXiv:1605.04711, section 2.
 """
 
 from __future__ import annotations

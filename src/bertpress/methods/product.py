@@ -91,7 +91,7 @@ def product_code(
         dim: columns of a subvector.
         count: centroids, at most 256.
         generator: see :func:`kmeans`.
-        energy: (columns,), mean square of each input: what an error there costs; None: alike everywhere.
+        energy: (columns,), what an error costs there, in any unit: squares of the input; None: alike everywhere.
         iterations: see :func:`kmeans`.
     """
     kept = weight != 0

@@ -47,13 +47,13 @@ def test_picks_are_independent_and_repeat_with_the_seed():
 
 
 def test_gradients_are_plain_where_not_picked_and_straight_through_inside_the_range_where_picked():
-    weight = torch.tensor([0.4, -3.0, 5.0, 0.6], requires_grad=True)
+    weight = torch.tensor([0.4, -7.0, 5.0, 0.6], requires_grad=True)
     picked = torch.tensor([True, False, True, False])
     grid = symmetric_grid(torch.tensor([3.0]), 3, (0,))  # steps of 1, from -3 to 3
     out = noised(weight, quantize(weight, grid), picked, within(weight, grid))
-    assert out.tolist() == pytest.approx([0.0, -3.0, 3.0, 0.6])
+    assert out.tolist() == pytest.approx([0.0, -7.0, 3.0, 0.6])
     out.backward(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    assert weight.grad.tolist() == [1, 2, 0, 4]  # 5 lies outside of the range
+    assert weight.grad.tolist() == [1, 2, 0, 4]  # 5 and -7 lie outside of the range
     assert within(torch.tensor([3.4, -3.0]), grid) is None
 
 

@@ -1,7 +1,7 @@
 """Weights of two values, or sums of two such weights that begin as a ternary weight split in two.
 
-Source: BinaryBERT, Bai et al. 2021, arXiv:2012.15701, section 3: ``binary(W) = mean |W| sign(W)`` (equation 2), and
-ternary weight splitting (section 3.1, equations 4 to 7): latent weights ``w1 + w2 = w`` with
+Source: BinaryBERT, Bai et al. 2021, arXiv:2012.15701, section 3: ``binary(W) = mean |W| sign(W)``, and
+ternary weight splitting (section 3.1): latent weights ``w1 + w2 = w`` with
 ``binary(w1) + binary(w2) = ternary(w)``.  Each linear map of the paper's binary model adds up two binary matrices that
 read the same input, ``binary(W1) x + binary(W2) x``; as a model of half the heads and neurons is split, it has as many
 binary weights as the full one.

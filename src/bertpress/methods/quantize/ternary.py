@@ -1,8 +1,8 @@
 """Weights of three values, 1.6 bits each, trained under a full-precision teacher.
 
-Source: TernaryBERT, Zhang et al. 2020, arXiv:2009.12812, sections 3.1 to 3.3, approximation-based ternarization (TWN):
+Source: TernaryBERT, Zhang et al. 2020, arXiv:2009.12812, section 3, approximation-based ternarization (TWN):
 ``threshold = 0.7 mean |W|``, ``a = mean |W|`` over what is larger, values -a, 0, a; a scale for each row of the token
-table and one for each matrix.  Distillation (section 3.3): soft cross-entropy of the logits, squared error of all
+table and one for each matrix.  Distillation: soft cross-entropy of the logits, squared error of all
 hidden states and of the attention scores before the softmax, against the fine-tuned model.
 Departs from it: the loss-aware variant is left out; 8-bit activations take their range from a moving average, frozen
 afterwards, where the paper looks at each batch anew; attention maps stay float.  Position and segment tables and the

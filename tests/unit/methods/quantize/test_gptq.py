@@ -10,11 +10,11 @@ from bertpress.artifact import packing
 from bertpress.artifact.codecs import on_grid, spec_of
 from bertpress.encoder.blueprint import EmbeddingSpec, HeadSpec, uniform
 from bertpress.encoder.grids import affine_grid, block_of, fitted_grid, quantize, symmetric_grid
-from bertpress.encoder.model import build_model
+from bertpress.encoder.model import all_layers, build_model
 from bertpress.encoder.surgery import share
 from bertpress.methods.base import Context
 from bertpress.methods.linear_inputs import watching
-from bertpress.methods.quantize.gptq import Gptq, call_order, inverse_factor, solve, units
+from bertpress.methods.quantize.gptq import Gptq, Relay, call_order, inverse_factor, moments, solve, units
 
 GRIDS = {"affine": affine_grid, "symmetric": symmetric_grid, "fitted": fitted_grid}
 
@@ -62,12 +62,15 @@ def by_hand(weight, hessian, grid):
     return left.float()
 
 
-def test_it_is_optimal_brain_quantization_in_a_fixed_order():
-    weight, x = torch.randn(5, 12, generator=random()), correlated(100, 12)
+@pytest.mark.parametrize("width", [12, 128, 129, 300])
+def test_it_is_optimal_brain_quantization_in_a_fixed_order(width):
+    weight, x = torch.randn(5, width, generator=random()), torch.randn(2 * width, width, generator=random(1))
+    x[:, 1:] += x[:, :-1]
     hessian = x.t() @ x
-    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(12)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(width)
     made, grid = solve(weight, hessian, grid_of("symmetric", 4), (1, 0))
-    torch.testing.assert_close(made, by_hand(weight, damped, grid))
+    # rounding in another precision may tip a weight between two steps, and with it some behind it
+    assert float(((made - by_hand(weight, damped, grid)).abs() > 1e-5).float().mean()) < 0.02
 
 
 @pytest.mark.parametrize("kind", GRIDS)
@@ -257,6 +260,28 @@ def test_units_in_the_order_of_the_model_and_shared_layers_with_all_their_inputs
     x = inputs_of(Gptq(bits=32).finish(shared, context()), [name])[name]
     expected, _ = solve(shared.get_parameter(f"{name}.weight").detach(), x.t() @ x, grid_of("affine", 4), (1, 0))
     assert float((made.get_parameter(f"{name}.weight") != expected).float().mean()) < 0.02
+
+
+def test_finished_layers_do_not_run_again():
+    model, runs = tiny(), [0, 0, 0]
+
+    def count(layer):
+        def hook(*_):
+            runs[layer] += 1
+
+        return hook
+
+    for i, layer in enumerate(model.encoder.layers):
+        layer.register_forward_hook(count(i))
+    relay = Relay(model, [{name: batch(i)[name] for name in ("input_ids", "attention_mask")} for i in range(4)])
+    names = ["encoder.layers.2.attention.query", "encoder.layers.2.attention.key"]
+    first = moments(relay, names, 2)
+    relay.advance(2)
+    assert runs == [8, 8, 0]
+    second = moments(relay, names, 2)
+    assert runs == [8, 8, 0]
+    assert all(torch.equal(first[name], second[name]) for name in names)
+    assert model.encoder.plan is all_layers
 
 
 def test_a_tied_decoder_and_other_heads():
