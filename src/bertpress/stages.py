@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,11 +214,11 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
 
 def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
     """A copy that can be trained while the original stays as it is."""
-    copy: BertpressPreTrainedModel = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.storage = dict(model.storage)
-    copy.eval()
-    return copy
+    new: BertpressPreTrainedModel = type(model)(deepcopy(model.config))
+    new.load_state_dict(model.state_dict())
+    new.storage = dict(model.storage)
+    new.eval()
+    return new
 
 
 def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel) -> float:

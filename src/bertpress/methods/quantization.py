@@ -16,6 +16,7 @@ from bertpress.encoder.quantizers import (
     RunningQuantizer,
     Shown,
     activation_grid,
+    fill_slots,
     is_symmetric,
     observing,
     slots,
@@ -129,26 +130,26 @@ def attach_activations(
     """The model with 8-bit activations whose ranges are learnt while training (Jacob et al. 2018, section 3.1).
 
     Args:
-        model: stays as it is.
+        model: changed in place, so that transforms on its weights stay.
         chosen: says of a slot's name whether it is quantized; see :func:`quantized_slots`.
         decay: of the moving average of the ranges.
         symmetric: ranges evenly around 0; those of queries and keys always are.
         start: ranges to begin with, as :func:`activation_ranges` gives them; None: the first batch's.
     """
-    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    state = {name: tensor for name, tensor in state.items() if ".quantizer." not in name}
-    new = rebuild(model, model.blueprint.replace(activation_bits=8), state | slot_buffers(model, {}))
+    blueprint = model.blueprint.replace(activation_bits=8)
+    model.blueprint, model.config.blueprint = blueprint, type(model.config)(blueprint).blueprint
+    fill_slots(model)
     shown = Shown()
-    shown.watch(new)
-    for name, slot in slots(new).items():
+    shown.watch(model)
+    for name, slot in slots(model).items():
         if chosen(name):
             assert isinstance(slot.quantizer, ActivationQuantizer)
             around = symmetric or is_symmetric(name)
             slot.quantizer = RunningQuantizer(
                 slot.quantizer, shown, decay=decay, symmetric=around, start=(start or {}).get(name)
             )
-    new.to(next(model.parameters()).device)
-    return new
+    model.to(next(model.parameters()).device)
+    return model
 
 
 def start_activations(model: Model, ctx: Context, chosen: Callable[[str], bool], examples: int) -> None:

@@ -155,6 +155,16 @@ def test_gradient_is_one_inside_the_range_and_zero_outside():
     assert x.grad.tolist() == [[1.0, 2.0, 0.0]]
 
 
+@given(SEEDS, BITS, BLOCKS, st.booleans(), st.floats(0.3, 1))
+@settings(deadline=None, max_examples=60)
+def test_training_computes_the_same_bits(seed, bits, block, symmetric, share):
+    x = noise(seed)
+    grid = (symmetric_grid if symmetric else affine_grid)(x, bits, block)
+    tight = Grid(grid.scale * share, grid.zero_point, grid.block, grid.low, grid.high)
+    for each in (grid, tight):
+        assert torch.equal(fake_quantize(x.requires_grad_(), each), quantize(x, each))
+
+
 def test_straight_through_keeps_every_bit():
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     value = torch.tensor([1e-30, 3.0])
