@@ -2,7 +2,7 @@
 
     python benchmarks/quantize_cost.py [--only NAME ...]
 
-Each form is made in a process of its own from random weights of the BERT-base shape, with 256 random texts of 128
+Each form is made in a process of its own from random weights of the BERT-base shape, with 64 random texts of 128
 tokens where a method wants calibration.  Methods that train are attached and baked without a step: their file has the
 same bytes.  ``planned_bytes`` is the closed form from the blueprint and the storage plan, before anything is packed.
 Writes results/quantize_cost.json.
@@ -35,6 +35,7 @@ from bertpress.methods.registry import find
 from bertpress.methods.transform import bake
 
 LABELS = ("negative", "positive")
+TEXTS = 64
 PEAK_BAR, DECODE_BAR, PLAN_BAR = 3e9, 2.0, 0.02
 EMBEDDINGS_8 = {"embedding_bits": 8}
 # form -> stage's methods, and the most that the file may take, in percent of float32
@@ -57,7 +58,7 @@ FORMS: dict[str, tuple[list[tuple[str, dict[str, Any]]], float | None]] = {
     "BinaryBERT": (
         [
             ("student/transformer", {"layers": 1.0, "heads": 0.5, "ffn": 0.5}),
-            ("quantize/ternary", {}),
+            ("quantize/ternary", {"latent": True}),
             ("quantize/binary", {}),
         ],
         4.5,
@@ -66,10 +67,10 @@ FORMS: dict[str, tuple[list[tuple[str, dict[str, Any]]], float | None]] = {
 
 
 def texts(count: int) -> Sequence[dict[str, Tensor]]:
-    """Random ids, 32 texts a batch."""
+    """Random ids, 32 texts a batch, at most :data:`TEXTS`."""
     random = torch.Generator().manual_seed(0)
     made = []
-    for _ in range(0, count, 32):
+    for _ in range(0, min(count, TEXTS), 32):
         ids = torch.randint(1000, 30522, (32, 128), generator=random)
         ones, zeros = torch.ones_like(ids), torch.zeros_like(ids)
         labels = torch.randint(0, 2, (32,), generator=random)
