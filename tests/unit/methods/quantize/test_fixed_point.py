@@ -28,6 +28,7 @@ from bertpress.methods.quantize.fixed_point import (
     task_loss,
 )
 from bertpress.methods.transform import bake
+from bertpress.stages import clone
 
 TASK = tasks.resolve("sst2").replace(labels=("negative", "positive"))
 QUERY = "encoder.layers.0.attention.query.weight"
@@ -322,10 +323,10 @@ def test_a_second_stage_keeps_steps_and_widths():
     first = after_training(FixedPoint(), tiny(), context())
     ctx = context()
     ctx.stored, first.storage = first.storage, {}
-    still = after_training(FixedPoint(grids="keep"), first, ctx, steps=0)
+    still = after_training(FixedPoint(grids="keep"), clone(first), ctx, steps=0)
     for name, weight in first.unique_weights():
         assert torch.equal(still.get_parameter(name), weight)
-    moved = after_training(FixedPoint(grids="keep"), first, ctx, steps=5, rate=0.1)
+    moved = after_training(FixedPoint(grids="keep"), clone(first), ctx, steps=5, rate=0.1)
     assert still.storage.keys() == moved.storage.keys() == ctx.stored.keys()
     for name, stored in ctx.stored.items():
         assert moved.storage[name].codecs == stored.codecs
