@@ -4,7 +4,8 @@
 
 For each task: ``bertpress compress`` with recipe ``quick``, then ``bertpress evaluate`` on torch, ONNX Runtime and
 OpenVINO.  Agreement: labels of the int8 files against their own simulation, and logits of the uncompressed model's
-exports against the model in memory.  Interrupted runs go on.  Writes results/tasks.json.
+exports against the model in memory.  Interrupted runs go on.  Writes results/tasks.json, tasks of earlier commands
+included.
 """
 
 from __future__ import annotations
@@ -85,13 +86,15 @@ def main() -> int:
     parser.add_argument("--train-limit", type=int, default=4000)
     parser.add_argument("--results", type=Path, default=Path("results/tasks.json"))
     options = parser.parse_args()
-    made = []
+    made: dict[str, dict[str, Any]] = {}
+    if options.results.is_file():
+        made = {entry["task"]: entry for entry in json.loads(options.results.read_text(encoding="utf-8"))["tasks"]}
     for task in options.tasks:
-        made.append(run(task, options))
-        content = {"tasks": made, "environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
+        made[task] = run(task, options)
+        content = {"tasks": list(made.values()), "environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        print(f"{task}: {made[-1]['baseline']} -> {made[-1]['engines']}", file=sys.stderr, flush=True)
+        print(f"{task}: {made[task]['baseline']} -> {made[task]['engines']}", file=sys.stderr, flush=True)
     return 0
 
 
