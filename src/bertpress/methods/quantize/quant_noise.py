@@ -47,6 +47,13 @@ def group_of(name: str) -> Group:
     return "ffn" if ".ffn." in name else "attention"
 
 
+def computing(model: Model, name: str) -> Tensor:
+    """The weight that a layer computes with now, transforms that it has included."""
+    owner, _, attribute = name.rpartition(".")
+    weight: Tensor = getattr(model.get_submodule(owner), attribute)
+    return weight.detach()
+
+
 def logit_distance(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
     """Mean squared difference; of token scores, pads do not count."""
     if logits.ndim == 3:
@@ -135,13 +142,13 @@ class QuantNoise(Quantizer):
             for name in self.matrices(model) if self.bits != FLOAT else []:
                 blocks[name] = (self.bits, block_of(model.get_parameter(name).shape, self.granularity))
             for name, (bits, block) in blocks.items():
-                yield name, IntNoise(model.get_parameter(name), p, partial(self._grid, bits=bits, block=block))
+                yield name, IntNoise(computing(model, name), p, partial(self._grid, bits=bits, block=block))
             return
         for name, dim in self._cut(model):
             if self.proxy:
                 yield name, BlockNoise(dim, p)
             else:
-                yield name, CentroidNoise(model.get_parameter(name), dim, p, partial(self._code, ctx, dim))
+                yield name, CentroidNoise(computing(model, name), dim, p, partial(self._code, ctx, dim))
 
     def _grid(self, weight: Tensor, bits: int, block: Block) -> Grid:
         if not self.symmetric:

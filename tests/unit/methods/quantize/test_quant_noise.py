@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from bertpress import tasks
 from bertpress.artifact import packing
 from bertpress.encoder.blueprint import HeadSpec, uniform
-from bertpress.encoder.grids import quantize
+from bertpress.encoder.grids import affine_grid, quantize
 from bertpress.encoder.model import build_model
-from bertpress.encoder.transforms import transformed, transforms
+from bertpress.encoder.transforms import put, transformed, transforms
 from bertpress.methods.base import Context
 from bertpress.methods.noise import Noise, Refresh
 from bertpress.methods.quantize import quant_noise
@@ -261,6 +262,33 @@ def test_pruned_weights_stay_pruned():
         made = finished(QuantNoise(**options), model)
         assert bool((made.get_parameter(name)[weight == 0] == 0).all())
         assert not torch.equal(made.get_parameter(name), weight)
+
+
+class Small(nn.Module):
+    """A mask that removes the larger half, and with it the range."""
+
+    def forward(self, weight):
+        return weight * (weight.abs() < weight.abs().median())
+
+
+@pytest.mark.parametrize(
+    "options", [{"bits": 3}, PRODUCT | {"tune_steps": 2}, PRODUCT | {"tune_steps": 0, "proxy": False}]
+)
+def test_over_a_mask_of_the_same_stage(options, tmp_path):
+    model, method, name = tiny(), QuantNoise(**options), "encoder.layers.0.ffn.0.inner.weight"
+    masked = Small()(model.get_parameter(name).detach().clone())
+    put(model, name, Small())
+    method.attach(model, context(model))
+    noise = transforms(model, name)[1]
+    if "bits" in options:
+        assert torch.equal(noise.scale, affine_grid(masked, 3, (1, 0)).scale)
+    answer(model.train())
+    model.eval()
+    bake(model)
+    made = method.finish(model, context())
+    assert bool((made.get_parameter(name)[masked == 0] == 0).all())
+    packing.write(tmp_path / "model.safetensors", made.state_dict(), made.storage)
+    assert torch.equal(packing.read(tmp_path / "model.safetensors")[0][name], made.get_parameter(name))
 
 
 def test_scales_follow_at_the_refresh():
