@@ -77,4 +77,4 @@ def test_the_shell_example_runs(tiny_model, tiny_data, tmp_path):
     done = run("bash", ROOT / "examples/quickstart.sh", tiny_model, tiny_data(), tmp_path / "run", *options)
     assert done.returncode == 0, done.stderr
     assert '"label"' in done.stdout
-    assert (tmp_path / "run/files/model.onnx").is_file()
+    assert (tmp_path / "run/files/onnx/model.onnx").is_file()
