@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bertpress.encoder.grids import Block
+from bertpress.encoder.grids import Block, Granularity, Grid, affine_grid, fitted_grid, symmetric_grid
 from bertpress.encoder.observers import Histogram, RangeRule
 from bertpress.encoder.quantizers import (
     ActivationQuantizer,
@@ -64,6 +64,33 @@ class Quantizer(Method):
             and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
             and (self.classifier or name != "head.classifier.weight")
         ]
+
+
+class GridQuantizer(Quantizer):
+    """Base of the methods that round once to a grid whose blocks and range are the user's choice."""
+
+    bits: Bits = Field(8, description="Of the linear layers; 32 leaves them float.")
+    granularity: Granularity = Field("channel", description="Weights that share a scale: matrix, output, or group.")
+    group: int = Field(128, ge=8, le=4096, description="Consecutive inputs of an output in a group.")
+    symmetric: bool = Field(True, description="Steps evenly around 0; false: from minimum to maximum, zero-point.")
+    fit: Literal["max", "mse"] = Field("max", description="Range: all values, or least squared error (symmetric).")
+
+    @model_validator(mode="after")
+    def _fits(self) -> GridQuantizer:
+        if self.fit == "mse" and not self.symmetric:
+            raise ValueError("fit=mse must go with symmetric=true")
+        return self
+
+    def grid(self, weight: Tensor, bits: int, block: Block) -> Grid:
+        """The grid of one weight."""
+        if not self.symmetric:
+            return affine_grid(weight, bits, block)
+        return fitted_grid(weight, bits, block) if self.fit == "mse" else symmetric_grid(weight, bits, block)
+
+    @classmethod
+    def noop(cls) -> Any:
+        """All bits."""
+        return cls(bits=FLOAT, embedding_bits=FLOAT)
 
 
 def activation_ranges(

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from bertpress.artifact.codecs import on_grid
@@ -25,9 +25,7 @@ from bertpress.encoder.grids import (
     Block,
     Granularity,
     Grid,
-    affine_grid,
     block_of,
-    fitted_grid,
     from_integers,
     quantize,
     symmetric_grid,
@@ -37,7 +35,7 @@ from bertpress.encoder.model import all_layers
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.linear_inputs import watching
-from bertpress.methods.quantization import FLOAT, ROWS, Bits, Quantizer, calibration
+from bertpress.methods.quantization import FLOAT, ROWS, Bits, GridQuantizer, calibration
 
 _LAZY = 128  # columns whose errors reach the columns behind them in one product
 
@@ -224,7 +222,7 @@ def units(reached: Sequence[str]) -> Iterator[tuple[list[str], int]]:
         yield names, sum(reached.count(name) for name in names)
 
 
-class Gptq(Quantizer):
+class Gptq(GridQuantizer):
     """Round weights one input at a time and let the inputs that are left make up for the error."""
 
     cite: ClassVar[str] = "Frantar et al., 2023"
@@ -232,18 +230,10 @@ class Gptq(Quantizer):
 
     bits: Bits = Field(4, description="Of the linear layers; 32 leaves them float.")
     granularity: Granularity = Field("group", description="Weights that share a scale: matrix, output, or group.")
-    group: int = Field(128, ge=8, le=4096, description="Consecutive inputs of an output in a group.")
     symmetric: bool = Field(False, description="Steps evenly around 0; false: from minimum to maximum, zero-point.")
-    fit: Literal["max", "mse"] = Field("max", description="Range: all values, or least squared error (symmetric).")
     act_order: bool = Field(False, description="Inputs of largest energy first.")
     damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian, as a share of its mean diagonal.")
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the Hessians are taken from.")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Gptq:
-        if self.fit == "mse" and not self.symmetric:
-            raise ValueError("fit=mse must go with symmetric=true")
-        return self
 
     def finish(self, model: Model, ctx: Context) -> Model:
         """Quantize the tables, then one transformer layer after the other on what the model before it gives."""
@@ -273,23 +263,17 @@ class Gptq(Quantizer):
     def _solve(self, model: Model, name: str, hessian: Tensor) -> None:
         weight = model.get_parameter(f"{name}.weight").detach()
         block = block_of(weight.shape, self.granularity, self.group)
+
+        def grid_of(part: Tensor, blocks: Block) -> Grid:
+            return self.grid(part, self.bits, blocks)
+
         self._put(
             model,
             f"{name}.weight",
-            *solve(weight, hessian, self._grid, block, act_order=self.act_order, damping=self.damping),
+            *solve(weight, hessian, grid_of, block, act_order=self.act_order, damping=self.damping),
         )
 
     def _put(self, model: Model, name: str, weight: Tensor, grid: Grid) -> None:
         with torch.no_grad():
             model.get_parameter(name).copy_(weight)
         model.storage[name] = on_grid(grid)
-
-    def _grid(self, weight: Tensor, block: Block) -> Grid:
-        if not self.symmetric:
-            return affine_grid(weight, self.bits, block)
-        return fitted_grid(weight, self.bits, block) if self.fit == "mse" else symmetric_grid(weight, self.bits, block)
-
-    @classmethod
-    def noop(cls) -> Any:
-        """All bits."""
-        return cls(bits=FLOAT, embedding_bits=FLOAT)

@@ -11,7 +11,6 @@ classifier stay float, as in the authors' code.
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -45,7 +44,7 @@ class Ternary(LowBits):
 
     def attach_matrix(self, model: Model, name: str) -> None:
         """Ternary from now on."""
-        block = block_of(attrgetter(name)(model).shape, self.granularity)  # no parameter where a mask lies on it
+        block = block_of(model.get_parameter(name).shape, self.granularity)
         put(model, name, self._lasting(Ternarizer(block, self.clip)))
 
     def table_transform(self, bits: int) -> WeightTransform:

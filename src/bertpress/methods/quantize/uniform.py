@@ -7,43 +7,19 @@ shrinks the range of a block where that lowers the squared error, which naive ro
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
-
-from pydantic import Field, model_validator
-from torch import Tensor
+from typing import ClassVar
 
 from bertpress.artifact.codecs import on_grid
-from bertpress.encoder.grids import (
-    Block,
-    Granularity,
-    Grid,
-    affine_grid,
-    block_of,
-    fitted_grid,
-    quantize,
-    symmetric_grid,
-)
+from bertpress.encoder.grids import Block, block_of, quantize
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Model
-from bertpress.methods.quantization import FLOAT, ROWS, Bits, Quantizer
+from bertpress.methods.quantization import FLOAT, ROWS, GridQuantizer
 
 
-class Uniform(Quantizer):
+class Uniform(GridQuantizer):
     """Round every weight to one of a few evenly spaced values, as many as its bits can tell apart."""
 
     cite: ClassVar[str] = "Jacob et al., 2018"
-
-    bits: Bits = Field(8, description="Of the linear layers; 32 leaves them float.")
-    granularity: Granularity = Field("channel", description="Weights that share a scale: matrix, output, or group.")
-    group: int = Field(128, ge=8, le=4096, description="Consecutive inputs of an output in a group.")
-    symmetric: bool = Field(True, description="Steps evenly around 0; false: from minimum to maximum, zero-point.")
-    fit: Literal["max", "mse"] = Field("max", description="Range: all values, or least squared error (symmetric).")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Uniform:
-        if self.fit == "mse" and not self.symmetric:
-            raise ValueError("fit=mse must go with symmetric=true")
-        return self
 
     def finish(self, model: Model, ctx: Context) -> Model:
         """Put the weights on their grids and say how they are stored."""
@@ -60,14 +36,3 @@ class Uniform(Quantizer):
         new = rebuild(model, model.blueprint, state)
         new.storage = storage
         return new
-
-    def grid(self, weight: Tensor, bits: int, block: Block) -> Grid:
-        """The grid of one weight."""
-        if not self.symmetric:
-            return affine_grid(weight, bits, block)
-        return fitted_grid(weight, bits, block) if self.fit == "mse" else symmetric_grid(weight, bits, block)
-
-    @classmethod
-    def noop(cls) -> Any:
-        """All bits."""
-        return cls(bits=FLOAT, embedding_bits=FLOAT)
