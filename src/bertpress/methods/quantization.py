@@ -204,6 +204,36 @@ def settle_activations(model: Model) -> Model:
     return new
 
 
+class TrainedQuantizer(Quantizer):
+    """Base of the methods that train under quantized weights, and 8-bit activations where wanted."""
+
+    activations: bool = Field(True, description="Matrix products read activations of 8 bits.")
+    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the first ranges come from.")
+
+    def simulate(
+        self, model: Model, ctx: Context, put_weights: Callable[[Model], None], *, decay: float = 0.9999
+    ) -> Model:
+        """Put quantizers on activations, then on weights; the first ranges are those of the quantized weights.
+
+        Args:
+            model: changed in place.
+            ctx: gives the text of the first ranges.
+            put_weights: puts the transforms on the weights.
+            decay: see :func:`attach_activations`.
+        """
+        chosen = quantized_slots(model, classifier=self.classifier)
+        if self.activations:
+            attach_activations(model, chosen, decay=decay)
+        put_weights(model)
+        if self.activations:
+            start_activations(model, ctx, chosen, self.examples)
+        return model
+
+    def finish(self, model: Model, ctx: Context) -> Model:
+        """Keep the activations' ranges as training left them."""
+        return settle_activations(model) if self.activations else model
+
+
 def slot_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:
     """Scale and zero-point of every slot's quantizer, by their names in the state dict of a model that has them.
 

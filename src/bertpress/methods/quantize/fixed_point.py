@@ -31,11 +31,7 @@ from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Model, Need, Trait
 from bertpress.methods.quantization import (
     ROWS,
-    Quantizer,
-    attach_activations,
-    quantized_slots,
-    settle_activations,
-    start_activations,
+    TrainedQuantizer,
 )
 from bertpress.methods.transform import FakeQuantizer
 from bertpress.tasks import Task
@@ -147,7 +143,7 @@ def fixed(weight: Tensor, grid: Grid) -> Grid:
     return Grid(grid.scale.to(weight.device), grid.zero_point.to(weight.device), grid.block, grid.low, grid.high)
 
 
-class FixedPoint(Quantizer):
+class FixedPoint(TrainedQuantizer):
     """Train on fixed steps of few bits, more of them for the groups of weights that the loss depends on most."""
 
     cite: ClassVar[str] = "Boo & Sung, 2020"
@@ -165,7 +161,6 @@ class FixedPoint(Quantizer):
     tables_too: bool = Field(
         True, description="Share out bits to the embedding tables that are not float; false: embedding_bits decides."
     )
-    activations: bool = Field(True, description="Matrix products read activations of 8 bits.")
     examples: int = Field(128, ge=1, le=100_000, description="Training examples of the analysis and the first ranges.")
 
     @model_validator(mode="after")
@@ -181,18 +176,12 @@ class FixedPoint(Quantizer):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Find the grids, then simulate them."""
         grids = self.kept(model, ctx) if self.grids == "keep" else self.fitted(model, ctx)
-        chosen = quantized_slots(model, classifier=self.classifier)
-        if self.activations:
-            model = attach_activations(model, chosen)
-        for name, grid in grids.items():
-            put(model, name, FakeQuantizer(partial(fixed, grid=grid)))
-        if self.activations:
-            start_activations(model, ctx, chosen, self.examples)
-        return model
 
-    def finish(self, model: Model, ctx: Context) -> Model:
-        """Keep the activations' ranges as training left them."""
-        return settle_activations(model) if self.activations else model
+        def put_weights(model: Model) -> None:
+            for name, grid in grids.items():
+                put(model, name, FakeQuantizer(partial(fixed, grid=grid)))
+
+        return self.simulate(model, ctx, put_weights)
 
     def kept(self, model: Model, ctx: Context) -> dict[str, Grid]:
         """The grids on which the stage before left the weights.

@@ -32,11 +32,7 @@ from bertpress.methods.base import Context, Model, Need, Trait
 from bertpress.methods.hessian import hessian_product, random_vector, top_eigenvalue
 from bertpress.methods.quantization import (
     ROWS,
-    Quantizer,
-    attach_activations,
-    quantized_slots,
-    settle_activations,
-    start_activations,
+    TrainedQuantizer,
 )
 from bertpress.methods.transform import FakeQuantizer
 from bertpress.tasks import Task
@@ -193,7 +189,7 @@ def _only(model: Model, weights: Sequence[nn.Parameter]) -> Iterator[None]:
         model.train(training)
 
 
-class QBert(Quantizer):
+class QBert(TrainedQuantizer):
     """Train on few bits a weight, with a range for each group of rows, and more bits for sensitive layers."""
 
     cite: ClassVar[str] = "Shen et al., 2020"
@@ -205,8 +201,6 @@ class QBert(Quantizer):
     low_bits: int | None = Field(2, ge=2, le=8, description="Of the other layers; null: all have the same.")
     sensitive: float = Field(0.5, ge=0, le=1, description="Share of the layers that is sensitive, rounded up.")
     groups: int = Field(128, ge=1, le=4096, description="Ranges of a matrix, at least; 1: one for all of it.")
-    activations: bool = Field(True, description="Matrix products read activations of 8 bits.")
-    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the first ranges come from.")
     samples: int = Field(10, ge=1, le=100, description="Random samples that the sensitivity is taken over.")
     sentences: int = Field(64, ge=1, le=10_000, description="Training examples in a sample.")
     iterations: int = Field(20, ge=2, le=1000, description="Most steps of a power iteration.")
@@ -220,9 +214,11 @@ class QBert(Quantizer):
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Choose each layer's bits, then simulate them."""
-        layers, chosen = self.choose(model, ctx), quantized_slots(model, classifier=self.classifier)
-        if self.activations:
-            model = attach_activations(model, chosen)
+        layers = self.choose(model, ctx)
+        return self.simulate(model, ctx, partial(self.put_weights, layers=layers))
+
+    def put_weights(self, model: Model, layers: Mapping[int, int]) -> None:
+        """Fake quantizers, by the bits of the layers."""
         for name in self.matrices(model):
             parts = name.split(".")
             bits = layers.get(int(parts[2]), self.bits) if parts[1] == "layers" else self.bits
@@ -230,13 +226,6 @@ class QBert(Quantizer):
             put(model, name, FakeQuantizer(partial(affine_grid, bits=bits, block=block)))
         for name, bits in self.tables(model):
             put(model, name, FakeQuantizer(partial(affine_grid, bits=bits, block=ROWS)))
-        if self.activations:
-            start_activations(model, ctx, chosen, self.examples)
-        return model
-
-    def finish(self, model: Model, ctx: Context) -> Model:
-        """Keep the activations' ranges as training left them."""
-        return settle_activations(model) if self.activations else model
 
     def choose(self, model: Model, ctx: Context) -> dict[int, int]:
         """Bits of the layers by sensitivity; empty where all have the same."""
