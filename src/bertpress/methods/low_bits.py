@@ -29,11 +29,7 @@ from bertpress.methods.matching import AttentionScores, HiddenStates, TeacherLos
 from bertpress.methods.quantization import (
     ROWS,
     Bits,
-    Quantizer,
-    attach_activations,
-    quantized_slots,
-    settle_activations,
-    start_activations,
+    TrainedQuantizer,
 )
 from bertpress.methods.transform import FakeQuantizer, WeightTransform
 from bertpress.training.objectives import Objective
@@ -101,7 +97,7 @@ class Ternarizer(WeightTransform):
         return in_trits(self.grid)
 
 
-class LowBits(Quantizer):
+class LowBits(TrainedQuantizer):
     """Base of the methods that train weights of three or two values under a full-precision teacher."""
 
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.CALIBRATION, Need.TRAINING})
@@ -112,9 +108,7 @@ class LowBits(Quantizer):
     position_bits: Bits | None = Field(32, description="Of the position table; null: as the token table.")
     segment_bits: Bits | None = Field(32, description="Of the segment table; null: as the token table.")
     clip: float = Field(2.5, gt=0, le=1000, description="Ternary weights beyond +-clip are cut and not trained.")
-    activations: bool = Field(True, description="8-bit activations; false: they stay float.")
     decay: float = Field(0.99, ge=0, lt=1, description="Share of an activation's old range that stays at a step.")
-    examples: int = Field(256, ge=1, le=100_000, description="Training examples that the first ranges come from.")
     logits: float = Field(1.0, ge=0, le=1000, description="Weight of the soft cross-entropy with the teacher.")
     hidden_states: float = Field(1.0, ge=0, le=1000, description="Weight of the squared error of all hidden states.")
     attention_scores: float = Field(
@@ -129,16 +123,14 @@ class LowBits(Quantizer):
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Put quantizers on activations, matrices and tables; the first ranges are those of the quantized weights."""
-        chosen = quantized_slots(model, classifier=self.classifier)
-        if self.activations:
-            model = attach_activations(model, chosen, decay=self.decay)
+        return self.simulate(model, ctx, self.put_weights, decay=self.decay)
+
+    def put_weights(self, model: Model) -> None:
+        """Transforms on matrices and tables."""
         for name in self.matrices(model):
             self.attach_matrix(model, name)
         for name, bits in self.tables(model):
             put(model, name, self.table_transform(bits))
-        if self.activations:
-            start_activations(model, ctx, chosen, self.examples)
-        return model
 
     def attach_matrix(self, model: Model, name: str) -> None:
         """Put the transform on the weight of one linear layer."""
@@ -158,7 +150,3 @@ class LowBits(Quantizer):
             AttentionScores(weight=self.attention_scores),
         ]
         return [term for term in terms if term.weight]
-
-    def finish(self, model: Model, ctx: Context) -> Model:
-        """Keep the ranges of the activations."""
-        return settle_activations(model) if self.activations else model
