@@ -12,8 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from bertpress import artifact, tasks
+from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
+from bertpress.methods.masks import hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
@@ -72,6 +75,7 @@ def run_stage(
         The model after the stage, and its report: methods, seconds, training curve.
     """
     model = pretrained if stage.start == "pretrained" else previous
+    teacher = _teacher_of(run, stage, previous)
     report: dict[str, Any] = {
         "name": stage.name,
         "methods": [name for name, _ in stage.methods],
@@ -82,7 +86,9 @@ def run_stage(
         place = run.folder / name
         if not (place / "model").is_dir():
             run.say(f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else ""))
-            changed, figures = _round(run, stage, number, turn, model, place)
+            ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
+            ctx.teacher, ctx.pretrained = teacher, pretrained
+            changed, figures = _round(run, stage, ctx, model, place)
             run.folder.write(f"{name}/stage.json", figures)
             artifact.save(changed, run.tokenizer, run.data.task, place / "model", seed=run.seed)
         changed = artifact.load(place / "model").model
@@ -97,17 +103,17 @@ def run_stage(
 
 
 def _round(
-    run: Run, stage: Stage, number: int, turn: int, model: BertpressPreTrainedModel, place: Path
+    run: Run, stage: Stage, ctx: Context, model: BertpressPreTrainedModel, place: Path
 ) -> tuple[BertpressPreTrainedModel, dict[str, Any]]:
     began = time.monotonic()
     figures: dict[str, Any] = {"metric": None}
-    ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
     model = clone(model)
     if stage.train is not None:
         ctx.stored, model.storage = model.storage, {}  # weights that are trained leave the grids that they were on
     for _, method in stage.methods:
         model = method.attach(model, ctx)
     if stage.train is not None:
+        hold_zeros(model)
         result = _train(run, stage, stage.train, model, ctx, place)
         figures["train"] = {"epochs": stage.train.epochs, **vars_of(result)}
         bake(model)
@@ -118,6 +124,25 @@ def _round(
     if ctx.notes:
         figures["notes"] = ctx.notes
     return model, {**figures, "seconds": time.monotonic() - began}
+
+
+def _teacher_of(run: Run, stage: Stage, previous: BertpressPreTrainedModel) -> BertpressPreTrainedModel | None:
+    """The model that a stage learns from: the run's teacher, what the stage before left, or the model in a folder.
+
+    Raises:
+        ModelError: there is no such model.
+        RecipeError: it has no trained head for the task, or other labels.
+    """
+    if stage.teacher == "original":
+        return run.teacher
+    if stage.teacher == "previous":
+        return clone(previous)
+    loaded = load_pretrained(stage.teacher, run.data.task.head())
+    if not loaded.fine_tuned:
+        raise RecipeError(
+            f"stage {stage.name}, teacher {stage.teacher}: has no trained head for the task {run.data.task.name}"
+        )
+    return loaded.model
 
 
 def vars_of(result: TrainResult) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """A state dict and its storage plan in one ``model.safetensors``, and back.
 
 A weight without a plan is stored under its own name in its own dtype; a weight with one as parts
-``<weight>::<part>``.  The plan (shapes, codecs, sizes that depend on the data, names that share a weight) is JSON in
-the file's metadata, under one single key: safetensors writes several keys in an order that changes from process to
-process, and the same weights must give the same bytes.
+``<weight>::<part>``.  Zeros take a bit each wherever that is less, whatever made them: no method has to ask for it.
+The plan (shapes, codecs, sizes that depend on the data, names that share a weight) is JSON in the file's metadata,
+under one single key: safetensors writes several keys in an order that changes from process to process, and the same
+weights must give the same bytes.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bertpress.artifact.codecs import Packed, Stored, TensorSpec, spec_of
+from bertpress.artifact.codecs.bitmap import thinned
 from bertpress.artifact.header import KEY, SEPARATOR, Listing, Plan, WeightPlan, inspect, one_line, part_key
 from bertpress.errors import ArtifactError, BertpressError
 
@@ -63,12 +65,12 @@ def pack(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> tuple[di
         if SEPARATOR in name:
             raise BertpressError(f"{name}: a weight's name must not contain {SEPARATOR!r}")
         weight = tensor.detach().cpu().contiguous()
-        if name not in plans:
+        if (stored := thinned(weight, plans.get(name))) is None:
             tensors[name] = weight
             continue
-        packed = _packed(name, weight, plans[name])
+        packed = _packed(name, weight, stored)
         tensors |= {part_key(name, part): value.contiguous() for part, value in packed.parts.items()}
-        weights[name] = WeightPlan(shape=tuple(weight.shape), codecs=plans[name].codecs, counts=packed.counts)
+        weights[name] = WeightPlan(shape=tuple(weight.shape), codecs=stored.codecs, counts=packed.counts)
     return tensors, Plan(weights=weights, ties=ties)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import AttentionSpec, RelativeSpec
+from bertpress.encoder.overwrite import close
 from bertpress.encoder.slots import Bias, Slot, Tape
 
 
@@ -58,7 +59,8 @@ class SelfAttention(nn.Module):
             (batch, tokens, output).
         """
         out = self.output(self.context(queries_from, values_from, mask, tape) if self.spec.heads else residual)
-        return self.norm(F.dropout(out, self.dropout, self.training) + residual)  # type: ignore[no-any-return]
+        out = F.dropout(out, self.dropout, self.training)
+        return self.norm(close(out, residual, self.output))  # type: ignore[no-any-return]
 
     def context(self, queries_from: Tensor, values_from: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
         """What the heads gather, side by side: (batch, tokens, value_width)."""

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import Blueprint, HeadSpec
-from bertpress.encoder.layers import ACTIVATIONS, make_norm
+from bertpress.encoder.layers import make_norm
+from bertpress.encoder.overwrite import ACTIVATIONS
 from bertpress.encoder.slots import Slot
 
 

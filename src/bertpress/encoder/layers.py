@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +10,8 @@ from torch import Tensor, nn
 
 from bertpress.encoder.attention import SelfAttention
 from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec, Norm
+from bertpress.encoder.overwrite import activate, close
 from bertpress.encoder.slots import Affine, Bias, Slot, Tape
-
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-    "none": lambda x: x,
-}
 
 
 def make_norm(kind: Norm, size: int, epsilon: float) -> nn.Module:
@@ -102,11 +93,13 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, size) to the same shape."""
         y = self.outer(self.neurons(x) if self.width else x)
-        return self.norm(F.dropout(y, self.dropout, self.training) + x)  # type: ignore[no-any-return]
+        y = F.dropout(y, self.dropout, self.training)
+        return self.norm(close(y, x, self.outer))  # type: ignore[no-any-return]
 
     def neurons(self, x: Tensor) -> Tensor:
         """Activations of the inner neurons, (batch, tokens, width)."""
-        return self.inner_slot(ACTIVATIONS[self.activation](self.inner(self.input_slot(x))))  # type: ignore[no-any-return]
+        y = activate(self.activation, self.inner(self.input_slot(x)), self.inner)
+        return self.inner_slot(y)  # type: ignore[no-any-return]
 
 
 class EncoderLayer(nn.Module):

@@ -19,6 +19,7 @@ from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import label_loss, make_head, span_loss
 from bertpress.encoder.layers import Embeddings, EncoderLayer
+from bertpress.encoder.overwrite import traced
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
 
@@ -70,8 +71,7 @@ def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor |
     """(batch, tokens) of 1 and 0 to an additive (batch, 1, 1, tokens); None where it would change nothing."""
     if attention_mask is None:
         return None
-    traced = torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
-    if not traced and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+    if not traced() and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
         return None  # fused attention is faster so; on a GPU the look would cost a synchronisation
     return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
 

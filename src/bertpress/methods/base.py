@@ -39,6 +39,7 @@ class Trait(Enum):
     SHALLOW = "fewer layers"
     NARROW = "fewer heads, neurons or hidden dimensions"
     INT8 = "8-bit integers"
+    SPARSE = "zeros among its weights"
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Context:
         tokenizer: may be replaced by a method in ``attach``; texts are tokenized after that.
         seed: of this stage.
         teacher: the frozen teacher, where the run has one.
+        pretrained: the model as it was handed in, before any stage; to rewind to.
         train: encoded training examples.
         calibration: makes an iterator over padded batches of training text, in a fixed order.
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
@@ -64,6 +66,7 @@ class Context:
     tokenizer: PreTrainedTokenizerBase
     seed: int
     teacher: Model | None = None
+    pretrained: Model | None = None
     train: Encoded | None = None
     calibration: Callable[[int], Sequence[dict[str, Tensor]]] | None = None
     state: nn.ModuleDict = field(default_factory=nn.ModuleDict)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertpress.encoder.grids import Block, Granularity, Grid, affine_grid, fitted_grid, symmetric_grid
 from bertpress.encoder.observers import Histogram, RangeRule
@@ -23,14 +23,13 @@ from bertpress.encoder.quantizers import (
 )
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Method, Model
+from bertpress.methods.weights import matrices, tables
 from bertpress.training.teacher import model_inputs
 
 FLOAT = 32
 Bits = Annotated[int, Field(ge=2, le=8)] | Literal[32]
-Table = Literal["word", "position", "segment"]
 ROWS: Block = (1, 0)
 """Blocks of the embedding tables: a scale for each row, so that a lookup reads one."""
-TABLES: tuple[Table, ...] = ("word", "position", "segment")
 
 
 class Quantizer(Method):
@@ -41,29 +40,20 @@ class Quantizer(Method):
     segment_bits: Bits | None = Field(None, description="Of the segment table; null: as the token table.")
     classifier: bool = Field(False, description="Quantize the last linear layer too.")
 
-    def table_bits(self, table: Table) -> int:
+    def table_bits(self, table: str) -> int:
         """Bits of one of the embedding tables."""
         own = {"word": self.embedding_bits, "position": self.position_bits, "segment": self.segment_bits}[table]
         return self.embedding_bits if own is None else own
 
     def tables(self, model: Model) -> Iterator[tuple[str, int]]:
         """Name and bits of the embedding tables that shall not stay float."""
-        held = {name for name, _ in model.unique_weights()}
-        for table in TABLES:
-            name, bits = f"encoder.embeddings.{table}.weight", self.table_bits(table)
-            if name in held and bits != FLOAT:
+        for table, name in tables(model).items():
+            if (bits := self.table_bits(table)) != FLOAT:
                 yield name, bits
 
     def matrices(self, model: Model) -> list[str]:
         """Names of the weights of linear layers, in the order of the model."""
-        return [
-            name
-            for name, weight in model.unique_weights()
-            if weight.ndim == 2
-            and weight.numel()
-            and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
-            and (self.classifier or name != "head.classifier.weight")
-        ]
+        return matrices(model, classifier=self.classifier)
 
 
 class GridQuantizer(Quantizer):

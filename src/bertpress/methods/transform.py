@@ -23,9 +23,11 @@ class WeightTransform(nn.Module):
 
     Attributes:
         latent: baking leaves it out, so that a later stage finds the weight that was trained.
+        prunes: decides which values are zero, so that zeros of earlier stages are its business.
     """
 
     latent: bool = False
+    prunes: bool = False
 
     def stored(self, weight: Tensor, before: Stored | None) -> Stored | None:
         """How the baked weight is stored.

@@ -55,6 +55,7 @@ class Codec(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kinds: ClassVar[dict[str, type["Codec"]]] = {}
+    elementwise: ClassVar[bool] = False  # True: each value by itself, so that a bitmap may have taken the zeros out
 
     kind: str
 

@@ -1,7 +1,7 @@
 """Values from a dictionary, by their number, and a list of the values that are in none: outliers."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,7 @@ class Codebook(Codec):
     in the flattened tensor, it itself to ``outliers``, and its code is 0.
     """
 
+    elementwise: ClassVar[bool] = True
     kind: Literal["codebook"] = "codebook"
     bits: int = Field(ge=1, le=8, description="Of a code.")
 

@@ -7,7 +7,7 @@ there are no infinities and no denormal numbers.  The code in which f and k are 
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -25,6 +25,7 @@ LOWEST = -126
 class FloatK(Codec):
     """Fixed part: ``bias`` (int8, one number), the lowest exponent.  Codes are uint8, and 0 stands for the value 0."""
 
+    elementwise: ClassVar[bool] = True
     kind: Literal["float_k"] = "float_k"
     bits: int = Field(ge=2, le=8, description="Of a number, its sign included.")
     exponent_bits: int = Field(ge=1, le=7, description="Bits of the exponent; the mantissa has what is left.")

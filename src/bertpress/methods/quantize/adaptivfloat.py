@@ -21,8 +21,9 @@ from bertpress.encoder.grids import straight_through
 from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model
-from bertpress.methods.quantization import FLOAT, TABLES, Quantizer
+from bertpress.methods.quantization import FLOAT, Quantizer
 from bertpress.methods.transform import WeightTransform, bake
+from bertpress.methods.weights import TABLES
 
 Range = Literal["paper", "released"]
 _EXPONENT = 0x7F800000  # the bits of a float32 that hold its exponent

@@ -1,0 +1,94 @@
+"""What all unstructured pruning methods share: masks on weights, exact shares, and zeros that later stages keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bertpress.artifact.codecs.bitmap import thinned
+from bertpress.encoder.transforms import put, transforms
+from bertpress.methods.base import Model
+from bertpress.methods.transform import WeightTransform
+
+
+class Mask(WeightTransform):
+    """Gives the weight where it is kept and zero elsewhere; no gradient reaches what is not kept.
+
+    Attributes:
+        kept: bool, the shape of the weight; may be changed in place while training.
+    """
+
+    prunes = True
+    kept: Tensor
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Same shape as ``weight``."""
+        return weight * self.kept
+
+
+def largest(scores: Tensor, count: int) -> Tensor:
+    """Where the ``count`` largest scores lie: bool, the shape of ``scores``; of equal ones the first are taken.
+
+    Exact whatever the ties, and in one pass of selection instead of a sort.
+
+    Raises:
+        ValueError: ``count`` lies outside of 0 and the number of scores, or a score is no number.
+    """
+    flat = scores.detach().flatten()
+    if not 0 <= count <= flat.numel():
+        raise ValueError(f"count={count} must be in [0, {flat.numel()}]")
+    if bool(flat.isnan().any()):
+        raise ValueError("scores must be numbers")
+    if not count:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    bound = flat.kthvalue(flat.numel() - count + 1).values
+    kept = flat > bound
+    ties = (flat == bound).nonzero().flatten()[: count - int(kept.sum())]
+    kept[ties] = True
+    return kept.reshape(scores.shape)
+
+
+def largest_of_all(scores: Mapping[str, Tensor], keep: float, floor: float = 0.0) -> dict[str, Tensor]:
+    """Masks of the largest scores, ranked over all weights together.
+
+    Args:
+        scores: by weight.
+        keep: share of all that is kept, rounded to a whole number of weights.
+        floor: share of each weight that is kept whatever the others have; takes from what is left to rank.
+
+    Returns:
+        Bool masks by weight; together they keep ``round(keep * total)``, or what the floors need if that is more.
+    """
+    certain = {name: largest(value, round(floor * value.numel())) for name, value in scores.items()}
+    flat = torch.cat([value.detach().float().masked_fill(certain[name], -torch.inf).flatten()
+                      for name, value in scores.items()])  # fmt: skip
+    held = sum(int(kept.sum()) for kept in certain.values())
+    best = largest(flat, max(0, round(keep * flat.numel()) - held))
+    parts = best.split([value.numel() for value in scores.values()])
+    return {name: certain[name] | part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+
+
+def largest_of_each(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
+    """Masks of the largest scores of every weight, the same share of each."""
+    return {name: largest(value, round(keep * value.numel())) for name, value in scores.items()}
+
+
+def is_sparse(weight: Tensor) -> bool:
+    """Whether a matrix or table has so many zeros that a bitmap of them pays: it must have been pruned."""
+    return thinned(weight.detach().cpu(), None) is not None
+
+
+def hold_zeros(model: Model) -> None:
+    """Put masks on what an earlier stage pruned, above all other transforms, so that training leaves zeros zero."""
+    for name, weight in list(model.unique_weights()):
+        taken = any(
+            isinstance(transform, WeightTransform) and transform.prunes for transform in transforms(model, name)
+        )
+        if not taken and is_sparse(weight):
+            put(model, name, Mask(weight.detach() != 0))

@@ -1,0 +1,36 @@
+"""Which weights a method works on, by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bertpress.methods.base import Model
+
+CLASSIFIER = "head.classifier.weight"
+TABLES = ("word", "position", "segment")
+
+
+def matrices(model: Model, *, classifier: bool = False, head: bool = True) -> list[str]:
+    """Names of the weights of linear layers, in the order of the model.
+
+    Args:
+        model: any of our models, transforms on its weights included.
+        classifier: the last linear layer too.
+        head: those of the head, such as BERT's pooler, too.
+    """
+    return [
+        name
+        for name, weight in model.unique_weights()
+        if weight.ndim == 2
+        and weight.numel()
+        and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
+        and (classifier or name != CLASSIFIER)
+        and (head or not name.startswith("head."))
+    ]
+
+
+def tables(model: Model) -> dict[str, str]:
+    """Names of the weights of the embedding tables, by the name of the table; those that the model lacks are absent."""
+    held = {name for name, _ in model.unique_weights()}
+    names = {table: f"encoder.embeddings.{table}.weight" for table in TABLES}
+    return {table: name for table, name in names.items() if name in held}
