@@ -65,10 +65,10 @@ def pack(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> tuple[di
         if SEPARATOR in name:
             raise BertpressError(f"{name}: a weight's name must not contain {SEPARATOR!r}")
         weight = tensor.detach().cpu().contiguous()
-        if (stored := thinned(weight, plans.get(name))) is None:
+        if (made := _packed(name, weight, plans.get(name))) is None:
             tensors[name] = weight
             continue
-        packed = _packed(name, weight, stored)
+        stored, packed = made
         tensors |= {part_key(name, part): value.contiguous() for part, value in packed.parts.items()}
         weights[name] = WeightPlan(shape=tuple(weight.shape), codecs=stored.codecs, counts=packed.counts)
     return tensors, Plan(weights=weights, ties=ties)
@@ -86,11 +86,14 @@ def _owned(storage: Mapping[str, Stored], state: Mapping[str, Tensor], ties: Map
     return owned
 
 
-def _packed(name: str, weight: Tensor, stored: Stored) -> Packed:
-    chain = "+".join(codec.kind for codec in stored.codecs)
-    if weight.dtype != torch.float32:
-        raise BertpressError(f"{name}: codec {chain} packs float32, got {spec_of(weight)}")
+def _packed(name: str, weight: Tensor, stored: Stored | None) -> tuple[Stored, Packed] | None:
+    """The chain with which a weight takes least room, and its parts; None: as it is."""
+    if stored is not None and weight.dtype != torch.float32:
+        raise BertpressError(f"{name}: codec {_chain(stored)} packs float32, got {spec_of(weight)}")
     try:
+        stored = thinned(weight, stored)
+        if stored is None:
+            return None
         packed = stored.encode(weight)
         decoded = stored.decode(packed, spec_of(weight))
     except ValueError as error:
@@ -98,10 +101,14 @@ def _packed(name: str, weight: Tensor, stored: Stored) -> Packed:
     if not torch.equal(decoded, weight):
         change = float((decoded - weight).abs().max())
         raise BertpressError(
-            f"{name}: codec {chain} would change a value by {change:.3g}, must be 0: "
+            f"{name}: codec {_chain(stored)} would change a value by {change:.3g}, must be 0: "
             "the method must leave the weight on its grid"
         )
-    return packed
+    return stored, packed
+
+
+def _chain(stored: Stored) -> str:
+    return "+".join(codec.kind for codec in stored.codecs)
 
 
 def write(path: Path, state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> None:

@@ -97,15 +97,12 @@ def thinned(weight: Tensor, stored: Stored | None, block: Block | None = None) -
     place = next((i + 1 for i, codec in enumerate(codecs) if isinstance(codec, Uniform)), 0)
     block = block or (before.block if before is not None else (1,) * weight.ndim)
     plain = Stored(codecs, parts) if codecs else None
+    zeros = weight.numel() - int(nonzero_blocks(weight, (1,) * weight.ndim).sum())
+    if 8 * weight.itemsize * zeros <= nonzero_blocks(weight, block).numel():
+        return plain  # not even single floats would pay for the bits
     thin = Stored((*codecs[:place], Bitmap(block=block), *codecs[place:]), parts)
-    return thin if _bytes(thin, weight, block) < _bytes(plain, weight, block) else plain
+    return thin if _bytes(thin, weight) < (weight.nbytes if plain is None else _bytes(plain, weight)) else plain
 
 
-def _bytes(stored: Stored | None, weight: Tensor, block: Block) -> int:
-    given = TensorSpec(weight.dtype, tuple(weight.shape))
-    if stored is None:
-        return given.bytes
-    left = spread(nonzero_blocks(weight, block), block, weight.shape).expand(weight.shape)
-    kept = {"kept": int(left.sum())}
-    counts = [kept if isinstance(codec, Bitmap) else {} for codec in stored.codecs]
-    return sum(part.bytes for part in stored.layout(given, counts).values())
+def _bytes(stored: Stored, weight: Tensor) -> int:
+    return sum(part.nbytes for part in stored.encode(weight).parts.values())

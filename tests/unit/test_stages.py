@@ -1,0 +1,96 @@
+"""What a stage starts from, and whom it learns from."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from bertpress import artifact, tasks
+from bertpress.encoder.imports import load_pretrained
+from bertpress.errors import RecipeError
+from bertpress.methods.base import Method
+from bertpress.recipe import Stage
+from bertpress.runfolder import RunFolder
+from bertpress.stages import Data, Run, run_stage
+from bertpress.training import TrainSettings
+
+TRAIN = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=3600)
+
+
+class Look(Method):
+    """Remembers its context."""
+
+    cite: ClassVar[str] = "a test"
+    seen: ClassVar[list] = []
+
+    def attach(self, model, ctx):
+        self.seen.append(ctx)
+        return model
+
+
+@pytest.fixture(scope="module")
+def data(tiny_rows):
+    rows = [
+        tasks.from_records(tiny_rows("text-classification", n, seed), split="rows") for n, seed in ((24, 1), (12, 2))
+    ]
+    return Data(tasks.with_labels(tasks.resolve("text-classification", max_length=32), rows[0]), *rows)
+
+
+@pytest.fixture
+def model(tiny_model, data):
+    return lambda: load_pretrained(tiny_model, data.task.head()).model
+
+
+@pytest.fixture
+def run(tiny_model, data, model, tmp_path):
+    folder = RunFolder.open(tmp_path / "run", {}, resume=False)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    return Run(folder, data, tokenizer, 0, lambda line: None, model())
+
+
+def context_of(run, previous, pretrained, **stage):
+    Look.seen.clear()
+    run_stage(run, Stage(name="only", methods=(("test/look", Look()),), **stage), 1, previous, pretrained)
+    return Look.seen[-1]
+
+
+def test_a_stage_learns_from_whom_it_names(run, model, tmp_path):
+    previous, pretrained = model(), model()
+    previous.head.classifier.bias.data.fill_(1.0)
+    ctx = context_of(run, previous, pretrained)
+    assert ctx.teacher is run.teacher
+    assert ctx.pretrained is pretrained
+
+
+def test_the_stage_before_can_be_the_teacher_and_is_never_touched(run, model):
+    previous = model()
+    previous.head.classifier.bias.data.fill_(1.0)
+    ctx = context_of(run, previous, model(), teacher="previous", train=TRAIN)
+    assert ctx.teacher is not previous
+    assert torch.equal(ctx.teacher.head.classifier.bias, torch.ones(2))
+
+
+def test_a_folder_can_be_the_teacher(run, model, tmp_path):
+    other = model()
+    other.head.classifier.bias.data.fill_(2.0)
+    artifact.save(other, run.tokenizer, run.data.task, tmp_path / "other")
+    ctx = context_of(run, model(), model(), teacher=str(tmp_path / "other"))
+    assert torch.equal(ctx.teacher.head.classifier.bias, torch.full((2,), 2.0))
+
+
+def test_a_model_that_is_not_fine_tuned_is_no_teacher(run, model, tiny_model):
+    with pytest.raises(RecipeError, match=r"stage only, teacher .*: has no trained head for the task text-class"):
+        context_of(run, model(), model(), teacher=str(tiny_model))
+
+
+def test_zeros_of_the_stage_before_stay_zero(run, model):
+    previous = model()
+    weight = previous.get_parameter("encoder.layers.0.ffn.0.inner.weight").data
+    weight[:, ::2] = 0
+    stage = Stage(name="on", methods=(("test/look", Look()),), train=TRAIN)
+    after, _ = run_stage(run, stage, 1, previous, model())
+    trained = after.get_parameter("encoder.layers.0.ffn.0.inner.weight")
+    assert not trained[:, ::2].any()
+    assert not torch.equal(trained, weight)
+    assert [codec.kind for codec in after.storage["encoder.layers.0.ffn.0.inner.weight"].codecs] == ["bitmap"]
