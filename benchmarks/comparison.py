@@ -1,0 +1,191 @@
+"""What the tables of this folder share: many recipes on several tasks and seeds, under equal conditions.
+
+Each row compresses the task's pinned teacher (benchmarks/teachers.py) with a shipped recipe in profile ``small``; the
+packed artifact is loaded from disk again and scored on the whole validation split in PyTorch, which for 8-bit
+activations is the simulation that the exported integer graphs agree with.  Interrupted runs go on, finished ones are
+kept, a failure is written down and gone round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bertpress import tasks
+from bertpress.artifact.header import inspect
+from bertpress.artifact.manifest import WEIGHTS
+from bertpress.errors import BertpressError
+from bertpress.measure.environment import environment
+from bertpress.measure.size import size
+from bertpress.outcome import scores
+from bertpress.recipe import Recipe
+from bertpress.runner import Pressed, Request, press
+from bertpress.training.progress import Meter
+
+CACHE = Path.home() / ".cache" / "bertpress"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: a recipe, and what differs from its profile ``small``.
+
+    Attributes:
+        recipe: a shipped one.
+        changes: as ``--set`` takes them.
+        start: the model that is compressed: the task's teacher, or the pre-trained model that it was made from, which
+            then learns from the teacher or from the labels alone.
+        tasks: where the row is run; None: everywhere.
+    """
+
+    recipe: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    start: Literal["teacher", "pretrained"] = "teacher"
+    tasks: tuple[str, ...] | None = None
+
+
+def arguments(doc: str | None, known: Sequence[str], name: str) -> argparse.ArgumentParser:
+    """The options that all tables have.
+
+    Args:
+        doc: of the benchmark.
+        known: the tasks that it can run.
+        name: of its results.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", type=Path, default=CACHE / "models")
+    parser.add_argument("--teachers", type=Path, default=CACHE / "teachers")
+    parser.add_argument("--tasks", nargs="+", default=list(known), choices=known)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows; all if none is given")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--out", type=Path, default=Path("runs") / name)
+    parser.add_argument("--results", type=Path, default=Path(f"results/{name}.json"))
+    return parser
+
+
+def teacher_of(task: str, folder: Path, model: str = "minilm-l6") -> Path:
+    """The pinned teacher of a task, as benchmarks/teachers.py left it."""
+    found = sorted(folder.glob(f"{model}-{task}-*/model"))
+    if not found:
+        raise SystemExit(f"{folder}: no teacher for {task}; run benchmarks/teachers.py {model}-{task} first")
+    return found[-1]
+
+
+def place_of(options: argparse.Namespace, name: str, task: str, seed: int) -> Path:
+    """The run's folder."""
+    words = name.replace(": ", "-").replace(", ", "-").replace(" ", "-").replace("/", "-").replace("%", "percent")
+    return Path(options.out) / task / f"{words.lower()}-{seed}"
+
+
+def compare(rows: Mapping[str, Row], options: argparse.Namespace, write: Callable[[list[dict[str, Any]]], None]) -> int:
+    """Run what is asked for; ``write`` gets the entries of all runs so far after each, those of earlier commands too.
+
+    Returns:
+        The exit status.
+    """
+    if unknown := sorted(set(options.only or ()) - set(rows)):
+        raise SystemExit(f"unknown row {unknown[0]!r}; known: {', '.join(rows)}")
+    wanted = [
+        (name, task, seed)
+        for seed in options.seeds
+        for task in options.tasks
+        for name in options.only or rows
+        if task in (rows[name].tasks or options.tasks)
+    ]
+    meter = Meter(options.out.name)
+    meter.start(len(wanted), 0)
+    for count, (name, task, seed) in enumerate(wanted, start=1):
+        try:
+            run(name, rows[name], task, seed, options)
+        except (BertpressError, RuntimeError, ValueError, MemoryError) as error:
+            print(f"{task}, {name}: FAILED, {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        meter.show(count)
+        write(entries_of(options))
+    meter.stop()
+    return 0
+
+
+def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One row on one task, or what is known of it."""
+    place = place_of(options, name, task, seed)
+    known = place / "entry.json"
+    if known.is_file():
+        return json.loads(known.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    overrides = [f"{path}={json.dumps(value)}" for path, value in row.changes.items()]
+    recipe = Recipe.load(row.recipe, profile="small", overrides=[*overrides, "export=[]"])
+    teacher = teacher_of(task, options.teachers)
+    pretrained = options.models / "minilm-l6"
+    request = Request(
+        teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
+        teacher=None if row.start == "teacher" else teacher, seed=seed, resume=(place / "run.json").is_file(),
+        command=" ".join(["python", *sys.argv]),
+    )  # fmt: skip
+    began, worked = time.monotonic(), time.process_time()
+    made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
+    spent = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
+    machine = environment(seed=seed)
+    entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **figures(request, made), **spent}
+    entry |= {"load_average": machine["load_average"], "command": request.command}
+    known.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+    return entry
+
+
+def figures(request: Request, made: Pressed) -> dict[str, Any]:
+    """Sizes and scores, all from the files on disk."""
+    truth = tasks.references(made.data.task, made.data.validation)
+    answers = {
+        which: made.folder.once(f"measured/{which}.json", lambda a=part: scores(request, made.data, a, "torch", truth))  # type: ignore[misc]
+        for which, part in (("baseline", made.baseline), ("artifact", made.artifact))
+    }
+    predictions = [answers[which]["predictions"] for which in ("baseline", "artifact")]
+    teacher, packed = size(made.baseline.path), size(made.artifact.path)
+    without = 100 * (packed.weight_bytes_without_embeddings or 0) / (teacher.weight_bytes_without_embeddings or 1)
+    listing = inspect(made.artifact.path / WEIGHTS)
+    return {
+        "baseline": answers["baseline"]["metric"],
+        "metric": answers["artifact"]["metric"],
+        "drop": tasks.drop(made.data.task, *predictions, truth, seed=request.seed).model_dump(mode="json"),
+        **packed.as_keys(teacher.weight_bytes),
+        "percent_without_embeddings": without,
+        "bits_a_weight": 8 * sum(listing.bytes().values()) / listing.elements,
+        "parameters": made.artifact.blueprint.total_parameters,
+        "parameters_without_embeddings": made.artifact.blueprint.parameters_without_embeddings,
+        "seconds": sum(stage["seconds"] for stage in made.stages),
+        "stages": [{key: stage.get(key) for key in ("name", "seconds", "bits")} for stage in made.stages],
+    }
+
+
+def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every run that has ended left."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*/*/entry.json"))]
+
+
+def save(options: argparse.Namespace, content: Mapping[str, Any]) -> None:
+    """Write the results with what they were made on."""
+    whole = {**content, "environment": environment(), "command": " ".join(["python", *sys.argv])}
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def scored(entries: Sequence[Mapping[str, Any]], name: str, task: str) -> str:
+    """One cell: metric, drop with the outermost bounds of its intervals, processor seconds; means over the seeds."""
+    runs = [entry for entry in entries if entry["name"] == name and entry["task"] == task]
+    if not runs:
+        return "not run"
+    metric, drop = (sum(entry[key]["value"] for entry in runs) / len(runs) for key in ("metric", "drop"))
+    low, high = min(entry["drop"]["low"] for entry in runs), max(entry["drop"]["high"] for entry in runs)
+    seconds = sum(entry["processor_seconds"] for entry in runs) / len(runs)
+    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+    return f"{metric:.1f}, {drop:+.1f} [{low:.1f}, {high:.1f}], {seconds:.0f}{seeds}"
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    rule = "|---" * len(head) + "|"
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
