@@ -162,8 +162,10 @@ def figures(request: Request, made: Pressed) -> dict[str, Any]:
 
 
 def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What every run that has ended left."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*/*/entry.json"))]
+    """What every run that has ended left, and what the results hold of runs whose folders are gone."""
+    found = json.loads(options.results.read_text(encoding="utf-8"))["entries"] if options.results.is_file() else []
+    found += [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*/*/entry.json"))]
+    return list({(entry["name"], entry["task"], entry["seed"]): entry for entry in found}.values())
 
 
 def save(options: argparse.Namespace, content: Mapping[str, Any]) -> None:
@@ -180,7 +182,7 @@ def scored(entries: Sequence[Mapping[str, Any]], name: str, task: str) -> str:
         return "not run"
     metric, drop = (sum(entry[key]["value"] for entry in runs) / len(runs) for key in ("metric", "drop"))
     low, high = min(entry["drop"]["low"] for entry in runs), max(entry["drop"]["high"] for entry in runs)
-    seconds = sum(entry["processor_seconds"] for entry in runs) / len(runs)
+    seconds = sum(entry.get("processor_seconds", entry["seconds"]) for entry in runs) / len(runs)
     seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
     return f"{metric:.1f}, {drop:+.1f} [{low:.1f}, {high:.1f}], {seconds:.0f}{seeds}"
 

@@ -25,6 +25,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from bertpress.encoder.imports import from_transformers
+from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.engines import load_engine
 from bertpress.export.openvino import export
 from bertpress.measure.environment import environment, usable_cores
@@ -36,10 +37,10 @@ NNCF_BAR, EAGER_BAR = 0.97, 4.0
 CALIBRATION, LENGTH, VOCABULARY = 64, 128, 30522
 
 
-def batches(count: int, tokens: int, seed: int) -> list[dict[str, torch.Tensor]]:
-    """Random ids without pads, one example each."""
+def batches(count: int, tokens: int, seed: int, size: int = 1) -> list[dict[str, torch.Tensor]]:
+    """Random ids without pads, ``size`` examples each."""
     random = torch.Generator().manual_seed(seed)
-    ids = torch.randint(1000, VOCABULARY, (count, 1, tokens), generator=random)
+    ids = torch.randint(1000, VOCABULARY, (count, size, tokens), generator=random)
     return [{"input_ids": x, "attention_mask": torch.ones_like(x), "token_type_ids": torch.zeros_like(x)} for x in ids]
 
 
@@ -61,9 +62,8 @@ def by_nncf(model: torch.nn.Module, calibration: list[dict[str, torch.Tensor]], 
     return folder
 
 
-def by_us(model: torch.nn.Module, calibration: list[dict[str, torch.Tensor]], folder: Path) -> Path:
-    """Our encoder with the same weights, ``quantize/int8``, exported."""
-    ours = from_transformers(model)
+def by_us(ours: BertpressPreTrainedModel, calibration: list[dict[str, torch.Tensor]], folder: Path) -> Path:
+    """Our encoder, ``quantize/int8``, exported."""
     context = Context(task=None, tokenizer=None, seed=0, calibration=lambda count: calibration)  # type: ignore[arg-type]
     export(Int8().finish(ours, context), folder)
     return folder
@@ -98,7 +98,9 @@ def main() -> int:
     figures = []
     with tempfile.TemporaryDirectory() as scratch:
         theirs = load_engine("openvino", by_nncf(model, calibration, Path(scratch) / "nncf"), options.threads)
-        ours = load_engine("openvino", by_us(model, calibration, Path(scratch) / "ours"), options.threads)
+        ours = load_engine(
+            "openvino", by_us(from_transformers(model), calibration, Path(scratch) / "ours"), options.threads
+        )
         for tokens in options.tokens:
             batch = batches(1, tokens, 2)[0]
             arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in batch.items()}
