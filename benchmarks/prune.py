@@ -1,0 +1,133 @@
+"""Every pruning method at two ratios, on several tasks, under equal conditions: what is left, and what it saves.
+
+    python benchmarks/prune.py --data DIR [--teachers DIR] [--tasks sst2 ag_news] [--only NAME ...] [--seeds 0]
+    python benchmarks/prune.py --data DIR --time [--threads 2]
+
+The first form trains; see benchmarks/comparison.py for how a row is run.  The second, on a quiet machine, exports each
+artifact of seed 0 to OpenVINO as it is and after ``quantize/int8``, and times both by turns with the teacher treated
+alike, on real sentences at batch 1.  Writes results/prune.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of
+
+from bertpress import artifact, tasks
+from bertpress.measure.bench import Candidate, interleave
+from bertpress.measure.environment import usable_cores
+from bertpress.outcome import texts_of
+from bertpress.recipe import Recipe
+from bertpress.runner import Request, press
+
+TASKS = ("sst2", "ag_news")
+TIMED_TEXTS, ROUNDS = 128, 12
+PRETRAINED = "pretrained"
+
+# by the name of the line
+ROWS: dict[str, Row] = {}
+
+
+def integers(model: Path, task: str, options: argparse.Namespace, place: Path) -> Path:
+    """The model with 8-bit weights and activations, exported to OpenVINO."""
+    recipe = Recipe.load("int8", profile="small", overrides=['export=["openvino"]'])
+    request = Request(model, recipe, tasks.resolve(task), place, options.data, resume=(place / "run.json").is_file())
+    return press(request).artifact.path
+
+
+def timed(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Ratios of the teacher's latency to the artifact's on OpenVINO, both float32, and both int8."""
+    place = place_of(options, name, task, 0)
+    pair = {"teacher": teacher_of(task, options.teachers), "artifact": place / "model"}
+    found = {}
+    for kind in ("float32", "int8"):
+        models = {}
+        for which, folder in pair.items():
+            if kind == "int8":
+                root = options.out / task / "teacher-int8" if which == "teacher" else place / "int8"
+                models[which] = integers(folder, task, options, root)
+            else:
+                models[which] = folder
+                if not (folder / "openvino").is_dir():
+                    artifact.load(folder).export("openvino")
+        whole = tasks.load(tasks.resolve(task), "validation", options.data)
+        texts = texts_of(tasks.resolve(task), whole.limit(TIMED_TEXTS, 0))
+        candidates = [Candidate(which, folder, "openvino") for which, folder in models.items()]
+        figures = interleave(candidates, texts, threads=options.threads, rounds=ROUNDS, throughput_texts=0)
+        found[kind] = {
+            which: {key: each[key] for key in ("latency_ms", "model_latency_ms", "speedup", "speedup_interval")}
+            for which, each in zip(models, figures, strict=True)
+        }
+    return found
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """One line a method and task."""
+    head = ["method", "task", "density", "encoder parameters", "file", "% of teacher", "MACs", "OpenVINO float32", "int8"]
+    head += ["metric, drop [95 %], processor seconds"]
+    lines = []
+    for name in ROWS:
+        for task in TASKS:
+            first = next((entry for entry in entries if (entry["name"], entry["task"]) == (name, task)), None)
+            if first is None:
+                continue
+            times = first.get("timing", {})
+            ratios = [
+                f"{times[kind]['artifact']['speedup']:.2f}x" if kind in times else "not run"
+                for kind in ("float32", "int8")
+            ]
+            left = f"{first['parameters_without_embeddings'] / 1e6:.1f} M"
+            cells = [name, task, f"{100 * first['density']:.0f} %", left, f"{first['weight_bytes'] / 1e6:.1f} MB"]
+            cells += [f"{first['percent_of_teacher']:.1f}", f"{first['macs'] / 1e6:.0f} M", *ratios]
+            lines.append([*cells, scored(entries, name, task)])
+    return markdown(head, lines)
+
+
+def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The entry with what its artifact tells, and with its timings where there are some."""
+    place = place_of(options, entry["name"], entry["task"], entry["seed"])
+    if not place.is_dir():
+        return entry
+    if "macs" not in entry:
+        made = artifact.load(place / "model")
+        weights = [weight for name, weight in made.model.unique_weights() if weight.ndim > 1 and ".layers." in name]
+        kept = sum(int(weight.count_nonzero()) for weight in weights)
+        entry["density"] = kept / max(1, sum(weight.numel() for weight in weights))
+        entry["macs"] = sum(made.blueprint.macs(32).values())
+    known = place / "timing.json"
+    return entry | ({"timing": json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else {})
+
+
+def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
+    """Results of every run that has ended so far, of this command and of earlier ones."""
+    whole = [with_more(entry, options) for entry in entries]
+    save(options, {"entries": whole, "macs_tokens": 32})
+    options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
+
+
+def main() -> int:
+    """Train what is asked for, or time what has been trained; results are written after every run."""
+    parser = arguments(__doc__, TASKS, "prune")
+    parser.add_argument("--time", action="store_true", help="time the artifacts that are there")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    options = parser.parse_args()
+    if not options.time:
+        return compare(ROWS, options, partial(write, options))
+    for task in options.tasks:
+        for name in options.only or ROWS:
+            known = place_of(options, name, task, 0) / "timing.json"
+            if known.parent.is_dir() and not known.is_file():
+                print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
+                known.write_text(json.dumps(timed(name, task, options), indent=1) + "\n", encoding="utf-8")
+            write(options, entries_of(options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
