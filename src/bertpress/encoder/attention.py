@@ -16,7 +16,8 @@ from bertpress.encoder.slots import Bias, Slot, Tape
 class SelfAttention(nn.Module):
     """Queries, keys and values of the heads that are left; the output map, its residual and norm close the unit.
 
-    Fused scaled-dot-product attention runs unless the tape asks for scores or maps, which that kernel never forms.
+    Fused scaled-dot-product attention runs unless the tape asks for scores or maps, which that kernel never forms, or
+    the maps are quantized.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class SelfAttention(nn.Module):
             self.query = nn.Linear(query_input, spec.query_width)
             self.key = nn.Linear(query_input, spec.query_width)
             self.value = nn.Linear(value_input, spec.value_width)
-            self.query_slot, self.key_slot, self.context_slot = Slot(), Slot(), Slot()
+            self.query_slot, self.key_slot, self.value_slot = Slot(), Slot(), Slot()
+            self.map_slot, self.context_slot = Slot(), Slot()
         self.output: nn.Module = nn.Linear(spec.value_width, output) if spec.heads else Bias(output)
         self.norm = norm
 
@@ -78,7 +80,7 @@ class SelfAttention(nn.Module):
         heads = len(self.spec.heads)
         query = self.query_slot(self.query(queries_from)).unflatten(-1, (heads, self.spec.head_size))
         key = self.key_slot(self.key(queries_from)).unflatten(-1, (heads, self.spec.head_size))
-        value = self.value(values_from).unflatten(-1, (heads, self.spec.value_size))
+        value = self.value_slot(self.value(values_from)).unflatten(-1, (heads, self.spec.value_size))
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
@@ -87,13 +89,13 @@ class SelfAttention(nn.Module):
         tape.put("keys", key)
         tape.put("values", value)
         dropout = self.attention_dropout if self.training else 0.0
-        if tape.wants("scores", "attentions"):
+        if tape.wants("scores", "attentions") or self.map_slot.quantizer is not None:
             scores = query @ key.transpose(-1, -2) * self.scale
             scores = scores if mask is None else scores + mask
             maps = scores.softmax(-1)
             tape.put("scores", scores)
             tape.put("attentions", maps)
-            context = F.dropout(maps, dropout, self.training) @ value
+            context = F.dropout(self.map_slot(maps), dropout, self.training) @ value
         else:
             context = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=self.scale)
         return self.context_slot(context.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

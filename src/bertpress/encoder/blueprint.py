@@ -12,6 +12,7 @@ Size = Annotated[int, Field(ge=1, le=2**20)]
 Width = Annotated[int, Field(ge=0, le=2**20)]
 Norm = Literal["layer", "affine"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh", "none"]
+Scales = Literal["static", "dynamic"]
 
 
 class Spec(BaseModel):
@@ -135,10 +136,14 @@ class Blueprint(Spec):
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     smoothed: bool = Field(False, description="Slots of the layers multiply each channel by a factor of its own.")
-    activation_bits: Literal[8] | None = Field(None, description="8: the named slots carry quantizers.")
+    activation_bits: int | None = Field(None, ge=2, le=8, description="The named slots carry quantizers of so many.")
+    activation_scales: Scales = Field("static", description="One for a slot; dynamic: each token's own, at run time.")
+    quantized_maps: bool = Field(False, description="Attention maps and values carry quantizers too; static scales.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Blueprint":
+        if self.quantized_maps and (self.activation_bits is None or self.activation_scales == "dynamic"):
+            raise ValueError("quantized_maps=true must go with activation_bits and static activation_scales")
         if self.embeddings.project == "none" and self.embeddings.size != self.hidden_size:
             raise ValueError(
                 f"embeddings.size={self.embeddings.size} must be hidden_size={self.hidden_size}, or projected"
@@ -178,6 +183,10 @@ class Blueprint(Spec):
     def parameters_without_embeddings(self) -> int:
         """All stored weights but the embedding tables, their projection and their norm."""
         return self.total_parameters - self.parameters()["embeddings"]
+
+    def with_float_activations(self) -> "Blueprint":
+        """The same encoder without quantizers at its slots."""
+        return self.replace(activation_bits=None, activation_scales="static", quantized_maps=False)
 
     def with_layers(self, layers: tuple[LayerSpec, ...]) -> "Blueprint":
         """The same encoder with other layers, validated again."""

@@ -250,7 +250,7 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
 def _with_fresh_head(model: BertpressPreTrainedModel, head: HeadSpec | None, seed: int) -> BertpressPreTrainedModel:
     """The same encoder under another head, in float: there are no scales yet for what a new head reads."""
     with torch.device("meta"):
-        new = build_model(model.blueprint.replace(head=head, activation_bits=None))
+        new = build_model(model.blueprint.with_float_activations().replace(head=head))
     wanted = new.state_dict()
     old = {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
     pooled = is_bare(model.blueprint.head) and head is not None and head.kind == "sequence"

@@ -128,7 +128,7 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if self.blueprint.activation_bits:
             from bertpress.encoder.quantizers import fill_slots
 
-            fill_slots(self)
+            fill_slots(self, self.blueprint)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -3,6 +3,8 @@
 One grid means the same everywhere: ``x̂ = scale * (clip(round(x / scale) + zero_point, low, high) - zero_point)``.
 ``torch.fake_quantize_*`` computes it in training and in the torch engine, OpenVINO converts those calls into
 FakeQuantize nodes and runs integer kernels, and in ONNX mode the same modules emit QuantizeLinear / DequantizeLinear.
+Both engines multiply integers of 8 bits alone: grids of fewer are exported as a cut to their range, and then a grid of
+8 bits with the same step.
 """
 
 from __future__ import annotations
@@ -15,16 +17,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.grids import Grid, affine_range
+from bertpress.encoder.overwrite import traced
 from bertpress.encoder.slots import Slot
 
 ONNX_OPSET = 21
+SCORES, MAPS = (".query_slot", ".key_slot"), (".map_slot", ".value_slot")
+"""Slots of what two activations are multiplied by each other for: attention scores, and averages of values."""
+_TINY = torch.finfo(torch.float32).tiny
 
 
-class ActivationQuantizer(nn.Module):
-    """Puts an activation on a grid of 256 steps, one scale for the whole tensor.
+class SlotQuantizer(nn.Module):
+    """What a slot carries: once switched on it puts the activation on integers, until then values pass as they are.
 
-    Until it has a scale, values pass as they are.
+    Attributes:
+        onnx: emit ONNX nodes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.onnx = False
+        self._active: bool | None = None  # read from the buffers when first asked: loaders write them in many ways
+
+    def switched_on(self) -> bool:
+        """What the buffers say."""
+        raise NotImplementedError
+
+    @property
+    def active(self) -> bool:
+        """Whether values are put on a grid."""
+        if self._active is None:
+            self._active = self.switched_on()
+        return self._active
+
+    def emit_onnx(self) -> None:
+        """Emit ONNX nodes from now on."""
+        self.onnx, self._active = True, self.switched_on()  # the tracer cannot look into a buffer
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._active = None
+
+
+class ActivationQuantizer(SlotQuantizer):
+    """Puts an activation on a grid of at most 256 steps, one scale for the whole tensor.
+
+    Args:
+        low: smallest integer; below 0 in a grid that has its zero in the middle.
+        high: largest integer.
 
     Attributes:
         scale: float32 (), the step; 0 means that this activation stays float.
@@ -39,8 +80,6 @@ class ActivationQuantizer(nn.Module):
         self.low, self.high = low, high
         self.register_buffer("scale", torch.zeros(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
-        self.onnx = False
-        self._active: bool | None = None  # read from ``scale`` when first asked: loaders write buffers in many ways
 
     def set(self, scale: Tensor | float, zero_point: Tensor | int) -> None:
         """Fix the grid; scale 0 switches the quantizer off.
@@ -57,33 +96,74 @@ class ActivationQuantizer(nn.Module):
         self.zero_point.fill_(zero)
         self._active = step > 0
 
-    @property
-    def active(self) -> bool:
-        """Whether values are put on a grid."""
-        if self._active is None:
-            self._active = float(self.scale) > 0
-        return self._active
+    def switched_on(self) -> bool:
+        """Whether there is a scale."""
+        return float(self.scale) > 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
         if not self.active:
             return x
+        low, high = self.low, self.high
+        if traced():
+            widest = bounds(8, signed=low < 0)
+            if (low, high) != widest:
+                x = x.clamp((low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale)
+            low, high = widest
         if self.onnx:
-            # the same grid in 0..255 throughout: ONNX Runtime's own turn from int8 to uint8 breaks the graph
-            zero = (self.zero_point - self.low).to(torch.uint8)
-            q = torch.onnx.ops.symbolic(
-                "QuantizeLinear", (x, self.scale, zero), dtype=zero.dtype, shape=x.shape, version=ONNX_OPSET
-            )
-            return _dequantize(q, self.scale, zero, None)
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._active = None
+            return _there_and_back(x, self.scale, self.zero_point - low)
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, low, high)
 
     def extra_repr(self) -> str:
         """Grid in a line."""
         return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}, {self.low}..{self.high}"
+
+
+class DynamicQuantizer(SlotQuantizer):
+    """Puts each token of an activation on a grid of its own: ``scale = max|x| / (2^(b-1) - 1)`` over its channels.
+
+    A token's integers depend on that token alone, whatever stands beside it in a batch.  Exporters carry the scale
+    behind the matrix product, which then reads integers of 8 bits.
+
+    Args:
+        bits: 2 to 8.
+
+    Attributes:
+        on: bool (), whether this activation is quantized.
+    """
+
+    on: Tensor
+
+    def __init__(self, bits: int = 8) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("on", torch.zeros((), dtype=torch.bool))
+
+    def switched_on(self) -> bool:
+        """What ``on`` says."""
+        return bool(self.on)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``; gradients pass straight through."""
+        if not self.active:
+            return x
+        high = bounds(self.bits, signed=True)[1]
+        scale = (x.detach().abs().amax(-1, keepdim=True) / high).clamp(min=_TINY)  # a token of zeros stays one
+        steps = x / scale
+        if self.onnx:
+            one = torch.ones(())
+            return _there_and_back(steps, one, torch.full((), 128)) * scale
+        # no step lies beyond ±high, so that the grid may be the one that engines multiply
+        return torch.fake_quantize_per_tensor_affine(steps, 1.0, 0, *bounds(8, signed=True)) * scale
+
+    def extra_repr(self) -> str:
+        """Grid in a line."""
+        return f"bits={self.bits}, on={bool(self.on)}"
+
+
+def bounds(bits: int, *, signed: bool) -> tuple[int, int]:
+    """The least and the largest integer of an activation's grid."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
 def activation_grid(bottom: float, top: float, low: int, high: int, *, symmetric: bool) -> tuple[float, int]:
@@ -109,25 +189,14 @@ class RunningQuantizer(ActivationQuantizer):
         shown: what the running model is looking at.
         decay: share of the old range that stays at each step.
         symmetric: a range evenly around 0.
-        start: the range to begin with; None: that of the first batch.
     """
 
     ends: Tensor
 
-    def __init__(
-        self,
-        like: ActivationQuantizer,
-        shown: Shown,
-        *,
-        decay: float,
-        symmetric: bool,
-        start: tuple[float, float] | None = None,
-    ) -> None:
+    def __init__(self, like: ActivationQuantizer, shown: Shown, *, decay: float, symmetric: bool) -> None:
         super().__init__(like.low, like.high)
         self.decay, self.symmetric, self.shown = decay, symmetric, shown
         self.register_buffer("ends", torch.zeros(2))
-        if start is not None:
-            self.cover(*start)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
@@ -203,6 +272,16 @@ class WeightQuantizer(nn.Module):
         self.integers = codes.clamp(self.low, self.high).to(torch.uint8 if self.low >= 0 else torch.int8)
 
 
+def _there_and_back(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """ONNX nodes QuantizeLinear and DequantizeLinear, with integers of 0..255; their eager value means nothing.
+
+    Throughout in 0..255, as ONNX Runtime's own turn from int8 to uint8 breaks the graph.
+    """
+    zero = zero_point.to(torch.uint8)
+    q = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero), dtype=zero.dtype, shape=x.shape, version=ONNX_OPSET)
+    return _dequantize(q, scale, zero, None)
+
+
 def _dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
     """An ONNX DequantizeLinear node; its eager value means nothing."""
     attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
@@ -217,15 +296,30 @@ def slots(model: nn.Module) -> dict[str, Slot]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Slot)}
 
 
+def quantizers(model: nn.Module) -> dict[str, SlotQuantizer]:
+    """What the slots of a model carry, switched on or off, by their names."""
+    return {name: slot.quantizer for name, slot in slots(model).items() if isinstance(slot.quantizer, SlotQuantizer)}
+
+
 def is_symmetric(slot: str) -> bool:
-    """Queries and keys meet each other: kernels want both without zero-point."""
-    return slot.endswith((".query_slot", ".key_slot"))
+    """Queries meet keys, maps meet values: kernels want both without zero-point (maps need none, being positive)."""
+    return slot.endswith((*SCORES, ".value_slot"))
 
 
-def fill_slots(model: nn.Module) -> None:
-    """Give every slot a quantizer, switched off; a loaded state dict or a calibration sets their grids."""
+def fill_slots(model: nn.Module, blueprint: Blueprint) -> None:
+    """Give slots the quantizers of the blueprint, switched off; a loaded state dict or a calibration sets their grids.
+
+    Dynamic ones lie where a linear map reads the activation; maps and values have one only where they are quantized.
+    """
+    bits = blueprint.activation_bits
+    assert bits is not None
     for name, slot in slots(model).items():
-        slot.quantizer = ActivationQuantizer(-128, 127) if is_symmetric(name) else ActivationQuantizer()
+        slot.quantizer = None
+        if blueprint.activation_scales == "dynamic":
+            if not name.endswith(SCORES + MAPS):
+                slot.quantizer = DynamicQuantizer(bits)
+        elif blueprint.quantized_maps or not name.endswith(MAPS):
+            slot.quantizer = ActivationQuantizer(*bounds(bits, signed=is_symmetric(name)))
 
 
 @contextmanager
@@ -263,8 +357,8 @@ def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]
 def onnx_mode(model: nn.Module) -> None:
     """From now on the model's quantizers emit ONNX nodes; for a copy made to be exported."""
     for module in model.modules():
-        if isinstance(module, ActivationQuantizer):
-            module.onnx, module._active = True, float(module.scale) > 0  # the tracer cannot look into a buffer
+        if isinstance(module, SlotQuantizer):
+            module.emit_onnx()
         elif isinstance(module, parametrize.ParametrizationList):
             for transform in module:
                 if isinstance(transform, WeightQuantizer):

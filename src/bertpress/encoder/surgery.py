@@ -99,6 +99,7 @@ def _slice_heads(state: State, prefix: str, positions: Sequence[int], layer: Lay
             "output.weight",
             "input_slot",
             "value_input_slot",
+            "map_slot",
             "context_slot",
         ):
             _drop(state, f"{prefix}.{part}")

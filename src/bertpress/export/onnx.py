@@ -57,6 +57,8 @@ def export(model: BertpressPreTrainedModel, folder: Path, *, metadata: Mapping[s
     assert program is not None
     graph = program.model_proto
     fold_transposes(graph.graph)
+    if model.blueprint.activation_scales == "dynamic":
+        scale_products(graph.graph)
     look_up_integers(graph.graph)
     drop_unused(graph.graph)
     del graph.metadata_props[:]
@@ -96,6 +98,35 @@ def fold_transposes(graph: onnx.GraphProto) -> int:
         axis = 1 - _attribute(maker, "axis", 1)
         fresh = helper.make_node("DequantizeLinear", [name, *maker.input[1:]], list(transpose.output), axis=axis)
         _replace(graph, transpose, [fresh])
+        count += 1
+    return count
+
+
+def scale_products(graph: onnx.GraphProto) -> int:
+    """Turn MatMul(Mul(DequantizeLinear(x), s), w) into Mul(MatMul(DequantizeLinear(x), w), s); s is one for each row.
+
+    So a runtime finds two dequantized operands, and multiplies their integers.
+
+    Returns:
+        How many products were turned.
+    """
+    from onnx import helper
+
+    makers = _makers(graph)
+    count = 0
+    for product in [node for node in graph.node if node.op_type == "MatMul"]:
+        scaled = makers.get(product.input[0])
+        if scaled is None or scaled.op_type != "Mul":
+            continue
+        steps, scale = scaled.input
+        if steps not in makers or makers[steps].op_type != "DequantizeLinear":
+            continue
+        (out,), weight = product.output, product.input[1]
+        fresh = [
+            helper.make_node("MatMul", [steps, weight], [f"{out}.unscaled"]),
+            helper.make_node("Mul", [f"{out}.unscaled", scale], [out]),
+        ]
+        _replace(graph, product, fresh)
         count += 1
     return count
 

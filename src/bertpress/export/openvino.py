@@ -50,6 +50,8 @@ def export(
         port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
     graph.outputs[0].get_tensor().set_names({traced.output})
     look_up_integers(graph)
+    if model.blueprint.activation_scales == "dynamic":
+        scale_products(graph)
     graph.validate_nodes_and_infer_types()
     target = folder / "openvino"
     target.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,33 @@ def export(
     path = target / "model.xml"
     openvino.save_model(graph, path, compress_to_fp16=half)
     return path
+
+
+def scale_products(graph: Any) -> int:
+    """Turn MatMul(Multiply(FakeQuantize(x), s), w) into Multiply(MatMul(FakeQuantize(x), w), s); s is one for each row.
+
+    So the runtime finds a product of two fake-quantized operands, and multiplies their integers.
+
+    Returns:
+        How many products were turned.
+    """
+    from openvino import opset13 as ops
+
+    count = 0
+    for product in [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]:
+        scaled = product.input_value(0).get_node()
+        if scaled.get_type_name() != "Multiply":
+            continue
+        steps, scale = scaled.input_value(0), scaled.input_value(1)
+        if steps.get_node().get_type_name() != "FakeQuantize":
+            continue
+        readers = product.output(0).get_target_inputs()
+        product.input(0).replace_source_output(steps)
+        out = ops.multiply(product.output(0), scale)
+        for reader in readers:
+            reader.replace_source_output(out.output(0))
+        count += 1
+    return count
 
 
 def look_up_integers(graph: Any) -> int:

@@ -194,7 +194,7 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
     if not family.shares(blueprint):
         changes |= dict.fromkeys(_SHARING)
     layers = tuple(layer.model_copy(update=changes) for layer in blueprint.layers)
-    return blueprint.replace(layers=layers, relative=relative, activation_bits=None)
+    return blueprint.with_float_activations().replace(layers=layers, relative=relative)
 
 
 _SHARING = ("attention_from", "ffn_from")

@@ -9,16 +9,22 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from bertpress.encoder.blueprint import Scales
 from bertpress.encoder.grids import Block, Granularity, Grid, affine_grid, fitted_grid, symmetric_grid
 from bertpress.encoder.observers import Histogram, RangeRule
 from bertpress.encoder.quantizers import (
+    MAPS,
+    SCORES,
     ActivationQuantizer,
+    DynamicQuantizer,
     RunningQuantizer,
     Shown,
     activation_grid,
+    bounds,
     fill_slots,
     is_symmetric,
     observing,
+    quantizers,
     slots,
 )
 from bertpress.encoder.surgery import rebuild
@@ -119,19 +125,25 @@ def calibration(model: Model, ctx: Context, examples: int) -> list[dict[str, Ten
     ]
 
 
-def quantized_slots(model: Model, *, classifier: bool = False, scores: bool = True) -> Callable[[str], bool]:
-    """Which activations become integers: all that enter a matrix product, but for what stays float with the classifier.
+def quantized_slots(
+    model: Model, *, classifier: bool = False, scores: bool = True, maps: bool = False
+) -> Callable[[str], bool]:
+    """Which activations become integers: all that enter a linear map, but for what stays float with the classifier.
 
     Args:
         model: whose slots they are.
         classifier: the input of the last linear layer too.
         scores: queries and keys too.
+        maps: attention maps and values too.
     """
     classified = getattr(model.head, "classifier", None) is not None
 
     def chosen(slot: str) -> bool:
-        float_classifier = slot == "head.slot" and classified and not classifier
-        return not float_classifier and (scores or not is_symmetric(slot))
+        if slot.endswith(SCORES):
+            return scores
+        if slot.endswith(MAPS):
+            return maps
+        return slot != "head.slot" or not classified or classifier
 
     return chosen
 
@@ -140,50 +152,60 @@ def attach_activations(
     model: Model,
     chosen: Callable[[str], bool],
     *,
+    bits: int = 8,
+    scales: Scales = "static",
     decay: float = 0.9999,
     symmetric: bool = False,
-    start: Mapping[str, tuple[float, float]] | None = None,
 ) -> Model:
-    """The model with 8-bit activations whose ranges are learnt while training (Jacob et al. 2018, section 3.1).
+    """The model with quantized activations whose ranges are learnt while training (Jacob et al. 2018, section 3.1).
+
+    Attention maps, where they are chosen, have the range [0, 1].
 
     Args:
         model: changed in place, so that transforms on its weights stay.
         chosen: says of a slot's name whether it is quantized; see :func:`quantized_slots`.
+        bits: of the activations, 2 to 8.
+        scales: ``dynamic`` learns none: each token has its own.
         decay: of the moving average of the ranges.
-        symmetric: ranges evenly around 0; those of queries and keys always are.
-        start: ranges to begin with, as :func:`activation_ranges` gives them; None: the first batch's.
+        symmetric: ranges evenly around 0; those of :func:`is_symmetric` slots always are.
     """
-    blueprint = model.blueprint.replace(activation_bits=8)
+    found = slots(model)
+    blueprint = model.blueprint.replace(
+        activation_bits=bits,
+        activation_scales=scales,
+        quantized_maps=any(chosen(name) for name in found if name.endswith(MAPS)),
+    )
     model.blueprint, model.config.blueprint = blueprint, type(model.config)(blueprint).blueprint
-    fill_slots(model)
+    fill_slots(model, blueprint)
     shown = Shown()
     shown.watch(model)
-    for name, slot in slots(model).items():
-        if chosen(name):
-            assert isinstance(slot.quantizer, ActivationQuantizer)
+    for name, quantizer in quantizers(model).items():
+        if not chosen(name):
+            continue
+        if isinstance(quantizer, DynamicQuantizer):
+            quantizer.on.fill_(True)
+        elif isinstance(quantizer, ActivationQuantizer) and name.endswith(".map_slot"):
+            quantizer.set(1 / quantizer.high, 0)
+        elif isinstance(quantizer, ActivationQuantizer):
             around = symmetric or is_symmetric(name)
-            slot.quantizer = RunningQuantizer(
-                slot.quantizer, shown, decay=decay, symmetric=around, start=(start or {}).get(name)
-            )
+            found[name].quantizer = RunningQuantizer(quantizer, shown, decay=decay, symmetric=around)
     model.to(next(model.parameters()).device)
     return model
 
 
-def start_activations(model: Model, ctx: Context, chosen: Callable[[str], bool], examples: int) -> None:
+def start_activations(model: Model, ctx: Context, examples: int) -> None:
     """Let the ranges of :func:`attach_activations` begin with those of calibration text, under the weights' transforms.
 
     Args:
         model: with all its transforms.
-        ctx: gives the text.
-        chosen: as it was for the activations.
+        ctx: gives the text; not asked where no range is learnt.
         examples: training examples that are looked at.
     """
-    found = slots(model)
-    ranges = activation_ranges(model, calibration(model, ctx, examples), chosen, "minmax", 100.0)
-    for name, ends in ranges.items():
-        quantizer = found[name].quantizer
-        assert isinstance(quantizer, RunningQuantizer)
-        quantizer.cover(*ends)
+    running = {name: made for name, made in quantizers(model).items() if isinstance(made, RunningQuantizer)}
+    if running:
+        ranges = activation_ranges(model, calibration(model, ctx, examples), running.__contains__, "minmax", 100.0)
+        for name, ends in ranges.items():
+            running[name].cover(*ends)
 
 
 def settle_activations(model: Model) -> Model:
@@ -195,13 +217,23 @@ def settle_activations(model: Model) -> Model:
 
 
 class TrainedQuantizer(Quantizer):
-    """Base of the methods that train under quantized weights, and 8-bit activations where wanted."""
+    """Base of the methods that train under quantized weights, and quantized activations where wanted."""
 
-    activations: bool = Field(True, description="Matrix products read activations of 8 bits.")
+    activations: bool = Field(True, description="Matrix products read quantized activations; false: float ones.")
+    activation_bits: int = Field(8, ge=2, le=8, description="Of quantized activations; engines multiply 8 bits.")
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the first ranges come from.")
 
     def simulate(
-        self, model: Model, ctx: Context, put_weights: Callable[[Model], None], *, decay: float = 0.9999
+        self,
+        model: Model,
+        ctx: Context,
+        put_weights: Callable[[Model], None],
+        *,
+        scores: bool = True,
+        maps: bool = False,
+        scales: Scales = "static",
+        decay: float = 0.9999,
+        symmetric: bool = False,
     ) -> Model:
         """Put quantizers on activations, then on weights; the first ranges are those of the quantized weights.
 
@@ -209,14 +241,20 @@ class TrainedQuantizer(Quantizer):
             model: changed in place.
             ctx: gives the text of the first ranges.
             put_weights: puts the transforms on the weights.
+            scores: see :func:`quantized_slots`.
+            maps: see :func:`quantized_slots`.
+            scales: see :func:`attach_activations`.
             decay: see :func:`attach_activations`.
+            symmetric: see :func:`attach_activations`.
         """
-        chosen = quantized_slots(model, classifier=self.classifier)
         if self.activations:
-            attach_activations(model, chosen, decay=decay)
+            chosen = quantized_slots(model, classifier=self.classifier, scores=scores, maps=maps)
+            attach_activations(
+                model, chosen, bits=self.activation_bits, scales=scales, decay=decay, symmetric=symmetric
+            )
         put_weights(model)
         if self.activations:
-            start_activations(model, ctx, chosen, self.examples)
+            start_activations(model, ctx, self.examples)
         return model
 
     def finish(self, model: Model, ctx: Context) -> Model:
@@ -224,8 +262,8 @@ class TrainedQuantizer(Quantizer):
         return settle_activations(model) if self.activations else model
 
 
-def slot_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:
-    """Scale and zero-point of every slot's quantizer, by their names in the state dict of a model that has them.
+def static_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:
+    """Buffers of 8-bit quantizers of static scales, by their names in the state dict of a model that has them.
 
     Args:
         model: whose slots they are; stays as it is.
@@ -233,10 +271,24 @@ def slot_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dic
     """
     buffers: dict[str, Tensor] = {}
     for name in slots(model):
+        if name.endswith(MAPS):
+            continue
         scale, zero = 0.0, 0  # a scale of 0 leaves an activation float
         if name in ranges:
             around = is_symmetric(name)
-            scale, zero = activation_grid(*ranges[name], *((-128, 127) if around else (0, 255)), symmetric=around)
+            scale, zero = activation_grid(*ranges[name], *bounds(8, signed=around), symmetric=around)
         buffers[f"{name}.quantizer.scale"] = torch.tensor(scale)
         buffers[f"{name}.quantizer.zero_point"] = torch.tensor(zero, dtype=torch.int32)
     return buffers
+
+
+def dynamic_buffers(model: Model, chosen: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Buffers of quantizers of dynamic scales, by their names in the state dict of a model that has them.
+
+    Args:
+        model: whose slots they are; stays as it is.
+        chosen: says of a slot's name whether it is quantized.
+    """
+    return {
+        f"{name}.quantizer.on": torch.tensor(chosen(name)) for name in slots(model) if not name.endswith(SCORES + MAPS)
+    }

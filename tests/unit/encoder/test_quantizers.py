@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
-from bertpress.encoder.grids import symmetric_around, symmetric_grid
+from bertpress.encoder.grids import quantize, symmetric_around, symmetric_grid
 from bertpress.encoder.model import build_model
 from bertpress.encoder.quantizers import (
     ActivationQuantizer,
+    DynamicQuantizer,
     WeightQuantizer,
-    fill_slots,
+    bounds,
     observing,
-    slots,
+    quantizers,
 )
 from bertpress.encoder.transforms import put
 
@@ -110,6 +111,87 @@ def test_weights_by_axis(axis):
     assert torch.equal(made.integers, torch.round(w / by_hand).to(torch.int8))
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_fewer_bits_have_fewer_levels_and_the_wider_grid_of_exports_has_the_same_values(bits, monkeypatch):
+    x = torch.linspace(-3, 5, 1001)
+    for signed, zero in ((False, 1), (True, 0)):
+        low, high = bounds(bits, signed=signed)
+        assert high - low == 2**bits - 1
+        made = ActivationQuantizer(low, high)
+        made.set(0.37, zero)
+        by_hand = ((x / 0.37).round() + zero).clamp(low, high).sub(zero) * 0.37
+        torch.testing.assert_close(made(x), by_hand)
+        assert made(torch.tensor([1e9, -1e9])).tolist() == pytest.approx([(high - zero) * 0.37, (low - zero) * 0.37])
+        with monkeypatch.context() as patch:
+            patch.setattr("bertpress.encoder.quantizers.traced", lambda: True)
+            torch.testing.assert_close(made(x), by_hand)
+
+
+def dynamic(bits=8):
+    made = DynamicQuantizer(bits)
+    made.on.fill_(True)
+    return made
+
+
+def test_each_token_has_a_scale_of_its_own_by_hand():
+    x = torch.tensor([[[1.27, -0.634, 0.006], [0.0, 0.0, 0.0]], [[-254.0, 3.1, 1.0], [1e-42, 0.0, 0.0]]])
+    expected = [[[1.27, -0.63, 0.01], [0.0, 0.0, 0.0]], [[-254.0, 4.0, 0.0], [0.0, 0.0, 0.0]]]
+    assert torch.allclose(dynamic()(x), torch.tensor(expected), atol=1e-6)
+    coarse = dynamic(2)(torch.tensor([[4.0, 1.9, -2.1, -4.0]]))  # -1, 0 and 1 of them
+    assert coarse.tolist() == [[4.0, 0.0, -4.0, -4.0]]
+    assert DynamicQuantizer()(x) is x
+
+
+@given(st.integers(2, 8), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=30)
+def test_dynamic_grids_are_the_symmetric_ones_of_their_rows(bits, seed):
+    x = torch.randn(5, 9, generator=torch.Generator().manual_seed(seed)) * torch.logspace(-3, 3, 5)[:, None]
+    grid = symmetric_grid(x, bits, (1, 0))
+    torch.testing.assert_close(dynamic(bits)(x), quantize(x, grid))
+    assert ((dynamic(bits)(x) - x).abs() <= grid.scale * 0.5001).all()
+    assert all(len(row.unique()) <= 2**bits - 1 for row in dynamic(bits)(x))
+
+
+def test_dynamic_gradients_pass_straight_through():
+    x = torch.randn(4, 7, requires_grad=True)
+    (dynamic(4)(x) * torch.arange(28.0).reshape(4, 7)).sum().backward()
+    assert torch.allclose(x.grad, torch.arange(28.0).reshape(4, 7), rtol=1e-5)
+
+
+def test_integers_times_both_scales_are_the_dynamic_simulation():
+    random = torch.Generator().manual_seed(1)
+    x, w, b = (torch.randn(shape, generator=random) for shape in ((7, 33), (5, 33), (5,)))
+    weight = WeightQuantizer(symmetric_grid(w, 8, (1, 0)))
+    weight.freeze(w)
+    scale = x.abs().amax(1, keepdim=True) / 127
+    sums = torch.round(x / scale).long() @ weight.integers.long().T
+    simulated = torch.nn.functional.linear(dynamic()(x), WeightQuantizer(symmetric_grid(w, 8, (1, 0)))(w), b)
+    assert torch.allclose(sums * scale * weight.scale + b, simulated, atol=1e-5)
+
+
+def test_which_slots_are_filled():
+    by_default = set(quantizers(tiny(activation_bits=8)))
+    operands = {f"encoder.layers.{i}.attention.{slot}_slot" for i in (0, 1) for slot in ("map", "value")}
+    scores = {name.replace("map", "query").replace("value", "key") for name in operands}
+    assert set(quantizers(tiny(activation_bits=8, quantized_maps=True))) == by_default | operands
+    assert set(quantizers(tiny(activation_bits=8, activation_scales="dynamic"))) == by_default - scores
+    with pytest.raises(ValueError, match="quantized_maps=true must go with activation_bits and static"):
+        tiny(activation_bits=8, activation_scales="dynamic", quantized_maps=True)
+
+
+def test_quantized_maps_are_averages_of_values_on_both_grids():
+    model, ids = tiny(activation_bits=4, quantized_maps=True), torch.tensor([[3, 4, 5, 6]])
+    unit, seen = model.encoder.layers[0].attention, {}
+    unit.map_slot.quantizer.set(1 / 15, 0)
+    unit.value_slot.quantizer.set(0.1, 0)
+    unit.context_slot.register_forward_pre_hook(lambda _, args: seen.update(context=args[0]))
+    with torch.no_grad():
+        maps, value = (model(ids, capture=frozenset({name})).captured[name][0] for name in ("attentions", "values"))
+        model(ids)  # without a tape that asks for maps
+    expected = (maps * 15).round() / 15 @ ((value / 0.1).round().clamp(-8, 7) * 0.1)
+    assert torch.allclose(seen["context"], expected.transpose(1, 2).flatten(2), atol=1e-6)
+
+
 def test_a_transform_on_a_tied_table_reaches_the_decoder():
     model = build_model(tiny().blueprint.replace(head=HeadSpec(kind="masked_lm", activation="gelu")))
     ids = torch.tensor([[3, 4, 5]])
@@ -122,11 +204,11 @@ def test_a_transform_on_a_tied_table_reaches_the_decoder():
 
 def test_slots_are_filled_by_the_blueprint_and_travel_in_the_state_dict():
     model, again = tiny(activation_bits=8), tiny(activation_bits=8)
-    assert all(isinstance(slot.quantizer, ActivationQuantizer) for slot in slots(model).values())
-    first = slots(model)["encoder.layers.0.attention.input_slot"].quantizer
+    assert all(isinstance(found, ActivationQuantizer) for found in quantizers(model).values())
+    first = quantizers(model)["encoder.layers.0.attention.input_slot"]
     first.set(0.02, 130)
     again.load_state_dict(model.state_dict())
-    copy = slots(again)["encoder.layers.0.attention.input_slot"].quantizer
+    copy = quantizers(again)["encoder.layers.0.attention.input_slot"]
     assert copy.active
     assert float(copy.scale) == float(first.scale)
     assert int(copy.zero_point) == 130
@@ -137,10 +219,11 @@ def test_slots_are_filled_by_the_blueprint_and_travel_in_the_state_dict():
 
 def test_filled_but_switched_off_changes_nothing():
     model, ids = tiny(), torch.tensor([[3, 4, 5]])
-    with torch.no_grad():
-        before = model(ids).logits
-        fill_slots(model)
-        assert torch.equal(model(ids).logits, before)
+    for options in ({}, {"activation_scales": "dynamic"}):
+        filled = tiny(activation_bits=8, **options)
+        assert quantizers(filled)
+        with torch.no_grad():
+            assert torch.equal(model(ids).logits, filled(ids).logits)
 
 
 def test_observers_see_real_tokens_alone_and_go_away():

@@ -6,6 +6,12 @@ of an embedding table (sheet Q7).  Activations: affine, one scale for the tensor
 
 LayerNorm, softmax, GELU, biases, the residual stream, attention maps times values and the classifier stay float.
 Queries and keys are symmetric: kernels multiply them without zero-points.
+
+``activation_scales: dynamic`` takes ``max|x| / 127`` of each token at run time instead (token-wise quantization of
+ZeroQuant, Yao et al. 2022, arXiv:2206.01861, section 4.1) and looks at no text.  One scale for a whole tensor would
+make an answer depend on pads and on the other texts of a batch.  The inputs of linear maps are quantized so; queries
+and keys stay float.  What runs as integers: in OpenVINO every linear map; in ONNX Runtime every one but those behind
+the pooling, which compute in float on the same values; PyTorch simulates all of it.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bertpress.artifact.codecs import on_grid
+from bertpress.encoder.blueprint import Scales
 from bertpress.encoder.grids import block_of, quantize, symmetric_grid
 from bertpress.encoder.observers import RangeRule
 from bertpress.encoder.surgery import rebuild
@@ -25,8 +32,9 @@ from bertpress.methods.quantization import (
     Quantizer,
     activation_ranges,
     calibration,
+    dynamic_buffers,
     quantized_slots,
-    slot_buffers,
+    static_buffers,
 )
 
 
@@ -43,7 +51,10 @@ class Int8(Quantizer):
     percentile: float = Field(99.99, gt=50, le=100, description="Share of the values that the range covers.")
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the ranges are taken from.")
     activations: bool = Field(True, description="False: integers in the file alone, for size without speed.")
-    scores: bool = Field(True, description="Multiply queries by keys in integers too.")
+    activation_scales: Scales = Field(
+        "static", description="From calibration text; dynamic: of each token at run time, without any text."
+    )
+    scores: bool = Field(True, description="Multiply queries by keys in integers too; with static scales alone.")
 
     def finish(self, model: Model, ctx: Context) -> Model:
         """Calibrate, put the weights on their grids, and say how they are stored."""
@@ -51,7 +62,7 @@ class Int8(Quantizer):
         blueprint, storage = model.blueprint, dict(model.storage)
         if self.activations:
             state |= self._grids(model, ctx)
-            blueprint = blueprint.replace(activation_bits=8)
+            blueprint = blueprint.replace(activation_bits=8, activation_scales=self.activation_scales)
         grids = {
             name: symmetric_grid(state[name], 8, block_of(state[name].shape, self.granularity))
             for name in self.matrices(model)
@@ -66,7 +77,9 @@ class Int8(Quantizer):
         return new
 
     def _grids(self, model: Model, ctx: Context) -> dict[str, Tensor]:
-        """Buffers of all slots' quantizers; scale 0 where an activation stays float."""
-        batches = calibration(model, ctx, self.examples)
+        """Buffers of all slots' quantizers."""
         chosen = quantized_slots(model, classifier=self.classifier, scores=self.scores)
-        return slot_buffers(model, activation_ranges(model, batches, chosen, self.ranges, self.percentile))
+        if self.activation_scales == "dynamic":
+            return dynamic_buffers(model, chosen)
+        batches = calibration(model, ctx, self.examples)
+        return static_buffers(model, activation_ranges(model, batches, chosen, self.ranges, self.percentile))

@@ -12,7 +12,7 @@ from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.encoder.blueprint import AttentionSpec, HeadSpec, LayerSpec, uniform
 from bertpress.encoder.grids import block_of
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, slots
+from bertpress.encoder.quantizers import ActivationQuantizer, quantizers
 from bertpress.encoder.transforms import put
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
@@ -177,7 +177,7 @@ def test_a_trained_model_has_few_values_a_unit_and_the_file_holds_them(granulari
         terms = 2 if pair else 1
         assert sum(part.nbytes for part in packed.parts.values()) == terms * (weight.numel() / 8 + 4 * len(units))
     assert [codec.kind for codec in made.storage[WORDS].codecs] == ["uniform", "trits"]
-    assert all(type(slot.quantizer) is ActivationQuantizer for slot in slots(made).values())
+    assert all(type(found) is ActivationQuantizer for found in quantizers(made).values())
     packing.write(tmp_path / "model.safetensors", made.state_dict(), made.storage)
     state, _ = packing.read(tmp_path / "model.safetensors")
     assert all(torch.equal(state[name], tensor) for name, tensor in made.state_dict().items())

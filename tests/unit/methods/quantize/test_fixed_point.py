@@ -14,7 +14,7 @@ from bertpress.artifact.codecs import on_grid
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import affine_grid, quantize, symmetric_around, symmetric_grid
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, slots
+from bertpress.encoder.quantizers import ActivationQuantizer, quantizers
 from bertpress.encoder.transforms import put, transforms
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
@@ -274,7 +274,7 @@ def test_a_stage_keeps_its_budget_and_its_steps(average, tmp_path):
     for name, step in steps.items():
         assert torch.equal(made.storage[name].parts["scale"], step)
         assert made.get_parameter(name).detach().unique().numel() <= 2 ** found[name] - 1
-    assert all(type(slot.quantizer) is ActivationQuantizer for slot in slots(made).values())
+    assert all(type(found) is ActivationQuantizer for found in quantizers(made).values())
     packing.write(tmp_path / "model.safetensors", made.state_dict(), made.storage)
     state, storage = packing.read(tmp_path / "model.safetensors")
     assert all(torch.equal(state[name], tensor) for name, tensor in made.state_dict().items())

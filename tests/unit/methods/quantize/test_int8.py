@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from bertpress.artifact import packing
 from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import slots
+from bertpress.encoder.quantizers import DynamicQuantizer, quantizers
 from bertpress.methods.base import Context
 from bertpress.methods.quantization import activation_ranges
 from bertpress.methods.quantize.int8 import Int8
@@ -61,16 +62,15 @@ def test_weights_lie_on_their_grids_and_the_source_is_untouched():
 
 def test_which_activations_are_integers():
     def idle(**options):
-        return {
-            name for name, slot in slots(Int8(**options).finish(tiny(), context())).items() if not slot.quantizer.active
-        }
+        made = Int8(**options).finish(tiny(), context())
+        return {name for name, quantizer in quantizers(made).items() if not quantizer.active}
 
     scores = {f"encoder.layers.{i}.attention.{slot}_slot" for i in (0, 1) for slot in ("query", "key")}
     assert idle() == {"head.slot"}
     assert idle(classifier=True) == set()
     assert idle(scores=False) == {"head.slot"} | scores
-    made = slots(Int8().finish(tiny(), context()))
-    assert all((made[name].quantizer.low, int(made[name].quantizer.zero_point)) == (-128, 0) for name in scores)
+    made = quantizers(Int8().finish(tiny(), context()))
+    assert all((made[name].low, int(made[name].zero_point)) == (-128, 0) for name in scores)
     assert "head.classifier.weight" in Int8(classifier=True).finish(tiny(), context()).storage
 
 
@@ -86,7 +86,7 @@ def test_embedding_bits_change_the_tables_alone():
 def test_a_tied_decoder_is_stored_once_and_its_dense_layer_is_quantized():
     made = Int8().finish(tiny("masked_lm", activation="gelu"), context())
     assert "encoder.embeddings.word.weight" in made.storage
-    assert slots(made)["head.slot"].quantizer.active
+    assert quantizers(made)["head.slot"].active
 
 
 def test_weights_alone_leave_activations_float():
@@ -111,3 +111,39 @@ def test_the_answers_hardly_change_and_each_is_its_own():
 def test_same_text_same_bits():
     first, second = (Int8().finish(tiny(), context()).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def dynamic(model=None, **options):
+    ctx = Context(task=None, tokenizer=None, seed=0)  # without any text
+    return Int8(activation_scales="dynamic", **options).finish(model or tiny(), ctx)
+
+
+def test_dynamic_scales_need_no_text_and_leave_queries_and_keys_float():
+    found = quantizers(dynamic())
+    assert all(isinstance(quantizer, DynamicQuantizer) for quantizer in found.values())
+    assert {name for name, quantizer in found.items() if not quantizer.active} == {"head.slot"}
+    assert not [name for name in found if name.endswith(("query_slot", "key_slot", "map_slot", "value_slot"))]
+    assert quantizers(dynamic(classifier=True))["head.slot"].active
+
+
+def test_dynamic_answers_depend_on_no_batch_mate_and_no_pad():
+    made, probe = dynamic(), batch(5)
+    ids, mask = probe["input_ids"], probe["attention_mask"]
+    with torch.no_grad():
+        together = made(ids, mask).logits
+        shuffled = made(ids[[2, 0, 3, 1]], mask[[2, 0, 3, 1]]).logits
+        alone = torch.cat([made(row[None, : int(kept.sum())]).logits for row, kept in zip(ids, mask, strict=True)])
+    assert 0 < (together - tiny()(ids, mask).logits).abs().max() < 0.02
+    assert torch.allclose(shuffled, together[[2, 0, 3, 1]], atol=1e-6)
+    assert torch.allclose(alone, together, atol=2e-3)  # a value at a boundary may round the other way
+
+
+def test_dynamic_scales_are_saved_and_loaded(tmp_path):
+    made, probe = dynamic(), batch(5)
+    packing.write(tmp_path / "model.safetensors", made.state_dict(), made.storage)
+    state, storage = packing.read(tmp_path / "model.safetensors")
+    again = type(made).filled(type(made.config)(made.config.blueprint), state, storage)
+    inputs = (probe["input_ids"], probe["attention_mask"])
+    with torch.no_grad():
+        assert torch.equal(again(*inputs).logits, made(*inputs).logits)
+    assert quantizers(again)["encoder.layers.0.attention.input_slot"].active

@@ -8,7 +8,7 @@ from bertpress.artifact.codecs import spec_of
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import symmetric_grid
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, RunningQuantizer, Shown, slots
+from bertpress.encoder.quantizers import ActivationQuantizer, DynamicQuantizer, RunningQuantizer, Shown, quantizers
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context
 from bertpress.methods.quantize.qat import Qat
@@ -33,8 +33,11 @@ def context():
     return Context(task=None, tokenizer=None, seed=0, calibration=lambda _: [batch(0), batch(1)])
 
 
-def running(**options):
-    return RunningQuantizer(ActivationQuantizer(), Shown(), **{"decay": 0.9, "symmetric": False, **options})
+def running(like=None, start=None, **options):
+    made = RunningQuantizer(like or ActivationQuantizer(), Shown(), **{"decay": 0.9, "symmetric": False, **options})
+    if start is not None:
+        made.cover(*start)
+    return made
 
 
 def test_averages_by_hand():
@@ -69,7 +72,7 @@ def test_the_first_batch_or_calibration_starts_the_range():
 def test_a_symmetric_range_has_its_zero_in_the_middle():
     quantizer = running(symmetric=True, start=(-1.27, 0.5))
     assert (float(quantizer.scale), int(quantizer.zero_point)) == (pytest.approx(0.01), 128)
-    narrow = RunningQuantizer(ActivationQuantizer(-128, 127), Shown(), decay=0.9, symmetric=True, start=(-0.3, 2.54))
+    narrow = running(ActivationQuantizer(-128, 127), symmetric=True, start=(-0.3, 2.54))
     assert (float(narrow.scale), int(narrow.zero_point)) == (pytest.approx(0.02), 0)
 
 
@@ -81,7 +84,7 @@ def test_pads_never_count():
         probe = batch(7)
         probe["input_ids"] = torch.where(probe["attention_mask"] == 0, pad, probe["input_ids"])
         model(**probe)
-        ends.append(torch.stack([slot.quantizer.ends for name, slot in slots(model).items() if name != "head.slot"]))
+        ends.append(torch.stack([found.ends for name, found in quantizers(model).items() if name != "head.slot"]))
     assert torch.allclose(*ends, atol=1e-6)
 
 
@@ -115,7 +118,7 @@ def test_trained_weights_have_few_levels_and_are_stored_bit_for_bit(granularity)
         for unit in [weight] if granularity == "tensor" and "embeddings" not in name else weight:
             assert unit.unique().numel() <= 255
         assert torch.equal(stored.decode(stored.encode(weight), spec_of(weight)), weight)
-    assert all(type(slot.quantizer) is ActivationQuantizer for slot in slots(made).values())
+    assert all(type(found) is ActivationQuantizer for found in quantizers(made).values())
     assert not any(name.endswith(".ends") for name in made.state_dict())
 
 
@@ -163,3 +166,44 @@ def test_attached_after_a_mask_it_quantizes_what_the_mask_leaves():
     for name in names:
         assert not made.get_parameter(name)[masked[name]].any()
         assert made.get_parameter(name)[~masked[name]].any()
+
+
+def test_first_ranges_are_those_of_the_rounded_weights():
+    model = Qat(bits=2).attach(tiny(), context())
+    quantizer, seen = quantizers(model)["encoder.layers.0.ffn.0.inner_slot"], []
+    plain = Qat(bits=2, activations=False).attach(tiny(), context())
+    plain.encoder.layers[0].ffn[0].inner_slot.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        for shown in (batch(0), batch(1)):
+            plain(**shown)
+            seen[-1] = seen[-1][shown["attention_mask"].bool()]
+    values = torch.cat(seen)
+    assert quantizer.ends.tolist() == pytest.approx([float(values.min()), float(values.max())])
+
+
+def test_dynamic_scales_learn_no_range_and_train():
+    method = Qat(activation_scales="dynamic", activation_bits=4)
+    model = method.attach(tiny(), Context(task=None, tokenizer=None, seed=0))  # without any text
+    model.train()
+    model(**batch()).logits.square().sum().backward()
+    assert model.get_parameter(QUERY).grad.any()
+    model.eval()
+    expected = model(**batch(9)).logits
+    bake(model)
+    made = method.finish(model, context())
+    assert torch.equal(made(**batch(9)).logits, expected)
+    found = quantizers(made)
+    assert all(isinstance(quantizer, DynamicQuantizer) and quantizer.bits == 4 for quantizer in found.values())
+    assert [name for name, quantizer in found.items() if not quantizer.active] == ["head.slot"]
+
+
+@pytest.mark.parametrize("bits", [2, 6])
+def test_activations_of_few_bits_have_few_levels(bits):
+    method = Qat(activation_bits=bits)
+    model = method.attach(tiny(), context())
+    bake(model)
+    made, seen = method.finish(model, context()), []
+    made.encoder.layers[0].attention.query.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    made(**batch())
+    assert 2 < seen[0].unique().numel() <= 2**bits
+    assert made.blueprint.activation_bits == bits

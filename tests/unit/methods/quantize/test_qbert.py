@@ -15,7 +15,7 @@ from bertpress.artifact.codecs import spec_of
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import affine_grid, blocks, quantize
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, slots
+from bertpress.encoder.quantizers import ActivationQuantizer, quantizers
 from bertpress.encoder.surgery import keep_heads, share
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context
@@ -391,7 +391,7 @@ def test_tables_have_bits_and_ranges_of_their_own():
 def test_activations_are_of_8_bits_or_float():
     made = finished(QBert(), tiny())
     assert made.blueprint.activation_bits == 8
-    assert all(type(slot.quantizer) is ActivationQuantizer for slot in slots(made).values())
+    assert all(type(found) is ActivationQuantizer for found in quantizers(made).values())
     assert finished(QBert(activations=False), tiny()).blueprint.activation_bits is None
     made = QBert(low_bits=None).attach(tiny(), context())
     ranges = {name: float(tensor) for name, tensor in made.state_dict().items() if name.endswith("quantizer.scale")}

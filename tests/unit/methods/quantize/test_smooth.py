@@ -8,7 +8,7 @@ from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import quantize, symmetric_grid
 from bertpress.encoder.imports import FAMILIES
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import slots
+from bertpress.encoder.quantizers import quantizers
 from bertpress.encoder.surgery import keep_heads, keep_hidden, keep_neurons
 from bertpress.errors import ModelError
 from bertpress.export.transformers import plain
@@ -86,10 +86,12 @@ def test_integer_products_of_outlier_channels_get_better():
 
 def test_the_range_of_a_slot_narrows():
     model = tiny(outliers=(3, 11))
-    for name, slot in slots(Int8(ranges="minmax").finish(Smooth().attach(model, context()), context())).items():
+    before, after = (
+        quantizers(Int8(ranges="minmax").finish(made, context())) for made in (model, Smooth().attach(model, context()))
+    )
+    for name, quantizer in after.items():
         if name.endswith("attention.input_slot"):
-            before = slots(Int8(ranges="minmax").finish(model, context()))[name]
-            assert slot.quantizer.scale < 0.5 * before.quantizer.scale
+            assert quantizer.scale < 0.5 * before[name].scale
 
 
 def test_factors_are_saved_and_loaded(tmp_path):

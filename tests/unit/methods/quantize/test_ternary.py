@@ -9,7 +9,7 @@ from bertpress.artifact.codecs import spec_of
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import block_of
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, RunningQuantizer, slots
+from bertpress.encoder.quantizers import ActivationQuantizer, RunningQuantizer, quantizers, slots
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context
 from bertpress.methods.low_bits import Ternarizer, ternary
@@ -183,9 +183,9 @@ def test_zeros_of_a_mask_below_stay_zero():
 
 def test_first_ranges_are_those_of_the_ternary_model():
     model = Ternary(decay=0.5).attach(tiny(), context())
-    for name, slot in slots(model).items():
-        assert isinstance(slot.quantizer, RunningQuantizer) == (name != "head.slot")
-        assert slot.quantizer.active == (name != "head.slot")
+    for name, quantizer in quantizers(model).items():
+        assert isinstance(quantizer, RunningQuantizer) == (name != "head.slot")
+        assert quantizer.active == (name != "head.slot")
     inner = slots(model)["encoder.layers.0.ffn.0.inner_slot"]
     seen, shown = [], [batch(0), batch(1)]
     float_ones = Ternary(activations=False).attach(tiny(), context())
@@ -206,7 +206,7 @@ def test_activations_end_as_plain_quantizers_or_stay_float():
     bake(model)
     made = method.finish(model, context())
     assert made.blueprint.activation_bits == 8
-    assert all(type(slot.quantizer) is ActivationQuantizer for slot in slots(made).values())
+    assert all(type(found) is ActivationQuantizer for found in quantizers(made).values())
     plain = Ternary(activations=False).attach(tiny(), context())
     assert plain.blueprint.activation_bits is None
 
