@@ -22,7 +22,7 @@ from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.tasks import Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
-from bertpress.training.evaluation import predict_logits
+from bertpress.training.evaluation import metric_value, predict_logits
 
 HELD_OUT = 0.1
 CALIBRATION_BATCH = 32
@@ -213,7 +213,7 @@ def fit(
 
 
 def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = None) -> Context:
-    """The context of a stage; calibration text is drawn from the train split by the run's seed."""
+    """The context of a stage; calibration text and rows to score on come from train, by the run's seed."""
     ctx = Context(
         task=run.data.task,
         tokenizer=run.tokenizer,
@@ -233,7 +233,13 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
             for at in range(0, len(encoded), step)
         ]
 
-    ctx.calibration = calibration
+    def metric(model: BertpressPreTrainedModel, examples: int) -> float:
+        rows = run.data.selection(run.seed)[1].limit(examples, run.seed)
+        encoded = tasks.encode(run.data.task, rows, ctx.tokenizer, training=False)
+        pads = collate_for(ctx.tokenizer)
+        return metric_value(model, run.data.task, encoded, pads, precision="float32", metric=run.metric)
+
+    ctx.calibration, ctx.metric = calibration, metric
     return ctx
 
 

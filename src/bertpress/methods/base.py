@@ -54,6 +54,7 @@ class Context:
         pretrained: the model as it was handed in, before any stage; to rewind to.
         train: encoded training examples.
         calibration: makes an iterator over padded batches of training text, in a fixed order.
+        metric: a model's metric of the task on so many rows cut from train.
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
         round: which repetition of the stage this is, from 0.
         folder: where a method may leave files that it wants to find again after a resume.
@@ -69,6 +70,7 @@ class Context:
     pretrained: Model | None = None
     train: Encoded | None = None
     calibration: Callable[[int], Sequence[dict[str, Tensor]]] | None = None
+    metric: Callable[[Model, int], float] | None = None
     state: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     round: int = 0
     folder: Path | None = None
@@ -85,6 +87,16 @@ class Context:
         if self.calibration is None:
             raise RuntimeError("this method needs calibration text, and the run has none")
         return self.calibration(examples)
+
+    def score(self, model: Model, examples: int) -> float:
+        """The task's metric, or the user's own, of a model on ``examples`` rows cut from train, never on validation.
+
+        Raises:
+            RuntimeError: outside a run that has data.
+        """
+        if self.metric is None:
+            raise RuntimeError("this method needs rows to score models on, and the run has none")
+        return self.metric(model, examples)
 
     def generator(self) -> torch.Generator:
         """A random source that depends on the seed of the stage alone."""

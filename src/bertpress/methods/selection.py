@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +12,19 @@ Key = TypeVar("Key", int, tuple[int, int])
 Scope = Literal["layer", "model"]
 
 
+def normalized(scores: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """The scores of each layer divided by their l2 norm (Michel et al. 2019, section 4.1)."""
+    return {key: value / value.norm().clamp(min=1e-30) for key, value in scores.items()}
+
+
 def keep_best(
-    scores: Mapping[Key, Tensor], keep: float, *, scope: Scope, normalize: bool = False, multiple_of: int = 1
+    scores: Mapping[Key, Tensor],
+    keep: float,
+    *,
+    scope: Scope,
+    normalize: bool = False,
+    multiple_of: int = 1,
+    whole: Mapping[Key, int] | None = None,
 ) -> dict[Key, list[int]]:
     """Positions of the units that stay.
 
@@ -22,27 +33,70 @@ def keep_best(
         keep: share of the units that stays, (0, 1].
         scope: ``layer`` keeps this share of every layer, at least one unit; ``model`` ranks all units together and
             may empty a layer.
-        normalize: divide the scores of each layer by their l2 norm first (Michel et al. 2019, section 4.1).
-        multiple_of: with ``layer``, round each count to this multiple (at least one multiple, at most all).
+        normalize: rank by :func:`normalized` scores.
+        multiple_of: round the count of each layer to this multiple, at most to all; with ``model`` so that the total
+            stays about the same.
+        whole: how many units ``keep`` is a share of, by layer, where some have gone before; None: as many as scores.
 
     Returns:
         Key -> increasing positions; on ties the lower key and position stay.
     """
-    scaled = {key: value / value.norm().clamp(min=1e-30) if normalize else value for key, value in scores.items()}
+    scores = normalized(scores) if normalize else scores
+    sizes = {key: len(value) for key, value in scores.items()}
+    whole = sizes if whole is None else whole
     if scope == "layer":
-        return {key: _top(value, rounded(len(value) * keep, multiple_of, len(value))) for key, value in scaled.items()}
-    order = [(key, position) for key, value in scaled.items() for position in range(len(value))]
-    best = _top(torch.cat(list(scaled.values())), max(1, round(keep * len(order))))
-    kept: dict[Key, list[int]] = {key: [] for key in scaled}
-    for i in best:
-        key, position = order[i]
-        kept[key].append(position)
-    return kept
+        return {key: _top(value, rounded(whole[key] * keep, multiple_of, sizes[key])) for key, value in scores.items()}
+    total = max(1, round(keep * sum(whole.values())))
+    owners = [key for key, value in scores.items() for _ in range(len(value))]
+    best = [owners[i] for i in _top(torch.cat(list(scores.values())), total)]
+    counts = to_multiples([best.count(key) for key in scores], multiple_of, list(sizes.values()))
+    return {key: _top(value, count) for (key, value), count in zip(scores.items(), counts, strict=True)}
+
+
+def shares(units: int, keep: float, step: float) -> list[float]:
+    """What stays after each of several steps, each of ``step`` of all units (at least one), the last ``keep``."""
+    size, last = max(1, round(step * units)), max(1, round(keep * units))
+    return [count / units for count in range(units - size, last, -size)] + [keep]
 
 
 def rounded(count: float, multiple: int, limit: int) -> int:
     """``count`` to the nearest multiple, at least one multiple (or 1) and at most ``limit``."""
     return min(limit, max(1, round(count / multiple)) * multiple)
+
+
+def to_multiples(counts: Sequence[int], multiple: int, limits: Sequence[int]) -> list[int]:
+    """Counts rounded to multiples, those with the largest remainders up: their sum moves by half a multiple at most.
+
+    A layer that has no more units than ``limits`` says keeps them all, multiple or not.
+    """
+    blocks = [count // multiple for count in counts]
+    spare = max(1, round(sum(counts) / multiple)) - sum(blocks)
+    for i in sorted(range(len(counts)), key=lambda i: -(counts[i] % multiple))[:spare]:
+        blocks[i] += 1
+    return [min(limit, block * multiple) for block, limit in zip(blocks, limits, strict=True)]
+
+
+def note(scores: Mapping[Key, Mapping[int, float]], kept: Mapping[Key, Sequence[int]], most: int = 48) -> list[Any]:
+    """What the report shows of a choice: an entry for each layer with the scores of its units, and whether they stay.
+
+    Args:
+        scores: key of a layer -> unit -> importance when it was last measured.
+        kept: key of a layer -> the units that stay.
+        most: a layer that has more units is told by so many, evenly spaced by their scores.
+    """
+    entries = []
+    for key, units in sorted(scores.items()):
+        order = sorted(units, key=lambda unit: units[unit])
+        chosen = [order[i * len(order) // most] for i in range(most)] if len(order) > most else order
+        stay = set(kept.get(key, ()))
+        entries.append(
+            {
+                "layer": key[0] if isinstance(key, tuple) else key,
+                "scores": [float(f"{units[unit]:.4g}") for unit in chosen],
+                "kept": [unit in stay for unit in chosen],
+            }
+        )
+    return entries
 
 
 def _top(scores: Tensor, count: int) -> list[int]:

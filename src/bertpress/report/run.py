@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from bertpress.report import comparison, sections, stages, storage
+from bertpress.report import comparison, pruning, sections, stages, storage
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import NOT_MEASURED, interval, milliseconds, size, typeset
@@ -27,6 +27,7 @@ def run_page(results: Results) -> str:
         Section("trade-offs", "Trade-offs", sections.trade_offs(results)),
         Section("breakdown", "Breakdown", sections.breakdown(results)),
         Section("layers", "Layers", sections.layers(results)),
+        *([Section("pruning", "Pruning", pruning.pruning(results))] if pruning.is_shown(results) else []),
         *([Section("storage", "Storage", storage.storage(results))] if storage.is_shown(results) else []),
         Section("latency", "Latency", sections.latencies(results)),
         Section("training", "Training", stages.training(results)),

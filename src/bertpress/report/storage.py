@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from bertpress.report.charts.heat import Block, Cell, heat
+from bertpress.report.charts.heat import Block, Cell, heat, shade
 from bertpress.report.charts.histogram import histogram
 from bertpress.report.charts.sensitivity import Layer, sensitivity
 from bertpress.report.markup import Markup, element, join
@@ -136,7 +136,7 @@ def _cell(found: Sequence[Weight] | None, owner: str) -> Cell | None:
         " by ".join(exact(size) or "" for size in first.shape) if len(found) == 1 else f"mean of {len(found)} matrices"
     )
     bits = mean_bits(found)
-    return Cell(bits, f"{owner}: {significant(bits, 4)} bits a weight ({kinds}), {shape}")
+    return Cell(bits, f"{owner}: {significant(bits, 4)} bits a weight ({kinds}), {shape}", shade(bits))
 
 
 def _layers(notes: Results) -> list[Layer]:

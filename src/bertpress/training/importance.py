@@ -1,13 +1,14 @@
-"""How much the loss depends on a head or a neuron: gradients of gates that multiply its output.
+"""How much the loss depends on a head, a neuron or a feed-forward network: gates that multiply its output.
 
 Source: Michel, Levy & Neubig 2019, arXiv:1905.10650, equation 2.  For a gate of 1 on an activation a the derivative
 of an example's loss is the sum of a * dL/da; the importance is its absolute value, averaged over the examples.
+Ablation, section 3.2 there, closes each gate instead and looks at the loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.slots import Slot
 from bertpress.tasks import Task
 from bertpress.training.teacher import model_inputs
+
+Measure = Literal["gradient", "ablation"]
 
 
 def gate_importance(
@@ -87,14 +90,60 @@ def _sum_of_examples(
     return torch.stack(losses).sum()
 
 
+def gate_ablation(
+    model: BertpressPreTrainedModel,
+    gates: Mapping[Hashable, tuple[Slot, int]],
+    batches: Sequence[dict[str, Tensor]],
+    loss: Callable[[Tensor, dict[str, Tensor]], Tensor],
+) -> dict[Hashable, Tensor]:
+    """How much the mean loss of the examples rises when one gate is closed; negative where it falls.
+
+    Args and return value: as for :func:`gate_importance`.
+    """
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+
+    def mean_loss() -> Tensor:
+        with torch.no_grad():
+            pairs = [(model(**model_inputs(batch)).logits, batch) for batch in batches]
+            losses = [_sum_of_examples(logits, batch, loss).double() for logits, batch in pairs]
+        return torch.stack(losses).sum() / sum(len(logits) for logits, _ in pairs)
+
+    def hooked(slot: Slot, hook: Callable[[Any, Any, Tensor], Tensor | None]) -> Tensor:
+        handle = slot.register_forward_hook(hook)
+        try:
+            return mean_loss()
+        finally:
+            handle.remove()
+
+    def rises(slot: Slot, size: int) -> Tensor:
+        widths: list[int] = []
+        whole = hooked(slot, lambda _module, _inputs, activation: widths.append(activation.shape[-1]))
+
+        def without(group: int) -> Tensor:
+            index = torch.tensor([group], device=device)
+            return hooked(
+                slot, lambda _module, _inputs, x: x.unflatten(-1, (-1, size)).index_fill(-2, index, 0).flatten(-2)
+            )
+
+        return torch.stack([without(group) for group in range(widths[0] // size)]) - whole
+
+    try:
+        return {key: rises(slot, size).cpu() for key, (slot, size) in gates.items()}
+    finally:
+        model.train(training)
+
+
 def task_importance(
     model: BertpressPreTrainedModel,
     task: Task,
     gates: Mapping[Any, tuple[Slot, int]],
     batches: Sequence[dict[str, Tensor]],
+    measure: Measure = "gradient",
 ) -> dict[Any, Tensor]:
-    """:func:`gate_importance` under the task's own loss."""
-    return gate_importance(model, gates, batches, lambda logits, batch: tasks.loss(task, logits, batch))
+    """:func:`gate_importance` (or :func:`gate_ablation`) under the task's own loss."""
+    of = gate_importance if measure == "gradient" else gate_ablation
+    return of(model, gates, batches, lambda logits, batch: tasks.loss(task, logits, batch))
 
 
 def head_gates(model: BertpressPreTrainedModel) -> dict[int, tuple[Slot, int]]:
@@ -115,6 +164,11 @@ def neuron_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple
         for j, network in enumerate(layer.networks())
         if network.width
     }
+
+
+def network_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[Slot, int]]:
+    """(layer, network) -> the slot of its inner neurons as one group: all of the network but its output bias."""
+    return {(i, j): (slot, model.blueprint.layers[i].ffn[j]) for (i, j), (slot, _) in neuron_gates(model).items()}
 
 
 def _layers(model: BertpressPreTrainedModel) -> Iterator[tuple[int, EncoderLayer]]:

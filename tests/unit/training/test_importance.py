@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
-from bertpress.training.importance import gate_importance, head_gates, neuron_gates
+from bertpress.training.importance import gate_ablation, gate_importance, head_gates, network_gates, neuron_gates
 
 IDS = torch.randint(5, 40, (4, 6), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(6) < torch.tensor([[6], [4], [2], [5]])).long()
@@ -52,9 +52,9 @@ def numeric(model, slot, group, size):
     return ((losses(1 + step) - losses(1 - step)) / (2 * step)).abs().mean()
 
 
-def test_heads_and_neurons_match_finite_differences():
+def test_heads_neurons_and_networks_match_finite_differences():
     model = tiny()
-    for gates in (head_gates(model), neuron_gates(model)):
+    for gates in (head_gates(model), neuron_gates(model), network_gates(model)):
         scores = gate_importance(model, gates, batches([4]), loss)
         for key, (slot, size) in gates.items():
             for group, score in enumerate(scores[key]):
@@ -83,3 +83,16 @@ def test_a_head_without_output_scores_zero_and_the_model_is_left_alone():
     assert model.training
     assert all(weight.grad is None for _, weight in model.unique_weights())
     assert all(torch.equal(weight, before[name]) for name, weight in model.unique_weights())
+
+
+def test_ablation_is_the_loss_without_the_head():
+    model = tiny()
+    rises = gate_ablation(model, head_gates(model), batches([1, 3]), loss)
+    with torch.no_grad():
+        whole = F.cross_entropy(model(IDS, MASK).logits, LABELS)
+        for layer, head in ((0, 2), (1, 0)):
+            silent = tiny()
+            silent.encoder.layers[layer].attention.output.weight.data[:, head * 4 : head * 4 + 4] = 0
+            expected = F.cross_entropy(silent(IDS, MASK).logits, LABELS) - whole
+            torch.testing.assert_close(rises[layer][head], expected, atol=1e-12, rtol=0)
+            assert abs(expected) > 1e-4

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from bertpress.encoder.surgery import keep_neurons
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.methods.selection import Scope, keep_best
+from bertpress.methods.selection import Scope, keep_best, normalized, note
 from bertpress.training.importance import neuron_gates, task_importance
 
 
@@ -28,13 +28,15 @@ class Neurons(Method):
         "layer", description="Keep a share of each layer, or rank the neurons of the whole model together."
     )
     normalize: bool = Field(True, description="Divide importances by their l2 norm in each layer.")
-    multiple_of: int = Field(1, ge=1, le=1024, description="With scope layer: round widths to what the hardware likes.")
+    multiple_of: int = Field(1, ge=1, le=1024, description="Round widths to what the hardware likes.")
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the importance is measured on.")
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Measure, then cut."""
         scores = task_importance(model, ctx.task, neuron_gates(model), ctx.batches(self.examples))
-        kept = keep_best(scores, self.keep, scope=self.scope, normalize=self.normalize, multiple_of=self.multiple_of)
+        scores = normalized(scores) if self.normalize else scores
+        kept = keep_best(scores, self.keep, scope=self.scope, multiple_of=self.multiple_of)
+        ctx.notes["neurons"] = note({key: dict(enumerate(value.tolist())) for key, value in scores.items()}, kept)
         ctx.say("prune/neurons keeps " + "/".join(str(len(kept[key])) for key in sorted(kept)))
         return keep_neurons(model, kept)
 

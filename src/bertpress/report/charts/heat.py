@@ -1,4 +1,4 @@
-"""Bits a weight as a heat map: a row for each layer, a column for each matrix, and a line for the rest."""
+"""A heat map: a row for each layer, a column for each of its parts, and blocks with columns of their own."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ PALEST, DARKEST, MOST_BITS = 0.06, 0.5, 32  # the darkest still lets text be rea
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the map; ``words`` say what lies there."""
+    """One place of the map; ``words`` say what lies there, ``shade`` is from :func:`tint` or :func:`shade`."""
 
-    bits: float
+    value: float
     words: str
+    shade: float
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Block:
 
 
 def heat(blocks: Sequence[Block], *, title: str) -> Markup:
-    """Draw the blocks under one another; the more bits, the darker.
+    """Draw the blocks under one another, each cell with its value.
 
     Args:
         blocks: each with at least one column.
@@ -62,12 +63,16 @@ def _cell(cell: Cell | None, x: float, top: float, width: float) -> Markup:
     return element(
         "g",
         element("title", typeset(cell.words)),
-        element("rect", **place, class_="heat", fill_opacity=shade(cell.bits)),
-        element("text", significant(cell.bits), x=x + width / 2, y=top + 15, text_anchor="middle"),
+        element("rect", **place, class_="heat", fill_opacity=cell.shade),
+        element("text", significant(cell.value), x=x + width / 2, y=top + 15, text_anchor="middle"),
     )
 
 
+def tint(share: float) -> float:
+    """Opacity of a cell, from 0 to 1 of whatever it counts."""
+    return PALEST + (DARKEST - PALEST) * min(max(share, 0.0), 1.0)
+
+
 def shade(bits: float) -> float:
-    """Opacity of a cell: logarithmic, from 1 bit to ``MOST_BITS``."""
-    share = math.log2(min(max(bits, 1.0), MOST_BITS)) / math.log2(MOST_BITS)
-    return PALEST + (DARKEST - PALEST) * share
+    """Opacity of a number of bits: logarithmic, from 1 bit to ``MOST_BITS``."""
+    return tint(math.log2(min(max(bits, 1.0), MOST_BITS)) / math.log2(MOST_BITS))

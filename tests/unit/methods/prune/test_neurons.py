@@ -40,3 +40,15 @@ def test_dead_neurons_go_and_nothing_changes():
 def test_widths_are_multiples():
     cut = Neurons(keep=0.5, multiple_of=32).attach(tiny(100), CTX)
     assert [layer.ffn for layer in cut.blueprint.layers] == [(64,), (64,)]
+
+
+def test_widths_of_the_whole_model_are_multiples_and_keep_their_sum():
+    model = tiny(96)
+    model.encoder.layers[0].ffn[0].outer.weight.data[:, :60] = 0  # the lower layer has less to say
+    plain = Neurons(keep=0.5, scope="model", normalize=False).attach(model, CTX)
+    even = Neurons(keep=0.5, scope="model", normalize=False, multiple_of=16).attach(model, CTX)
+    (low, high), (a, b) = ([layer.ffn[0] for layer in cut.blueprint.layers] for cut in (plain, even))
+    assert low + high == a + b == 96
+    assert low < high
+    assert a % 16 == b % 16 == 0
+    assert abs(a - low) < 16
