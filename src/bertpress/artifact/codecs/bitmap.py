@@ -85,27 +85,35 @@ def thinned(weight: Tensor, stored: Stored | None, block: Block | None = None) -
     Args:
         weight: as it will be stored, on its grid if it has one.
         stored: how, so far; None: as it is.  A bitmap that is in it already is looked at anew.
-        block: zeros that lie together; None: those of the bitmap that is there, or single ones.
+        block: zeros that lie together; None: those of the bitmap that is there or single ones, whichever takes less.
     """
     if weight.ndim < MATRIX or weight.dtype != torch.float32 or not weight.numel():
         return stored
     codecs, parts = (stored.codecs, stored.parts) if stored is not None else ((), {})
-    before = next((codec for codec in codecs if isinstance(codec, Bitmap)), None)
-    codecs = tuple(codec for codec in codecs if codec is not before)
+    before = block_of_zeros(stored)
+    codecs = tuple(codec for codec in codecs if not isinstance(codec, Bitmap))
     if codecs and not (isinstance(codecs[0], Uniform) or codecs[0].elementwise):
         return stored
     place = next((i + 1 for i, codec in enumerate(codecs) if isinstance(codec, Uniform)), 0)
-    block = block or (before.block if before is not None else (1,) * weight.ndim)
+    single = (1,) * weight.ndim
+    sizes = [block] if block else [single] if before is None else [before, single]
     plain = Stored(codecs, parts) if codecs else None
-    thin = Stored((*codecs[:place], Bitmap(block=block), *codecs[place:]), parts)
-    return thin if _bytes(thin, weight, block) < _bytes(plain, weight, block) else plain
+    thin = [Stored((*codecs[:place], Bitmap(block=size), *codecs[place:]), parts) for size in sizes]
+    return min([plain, *thin], key=lambda choice: _bytes(choice, weight))
 
 
-def _bytes(stored: Stored | None, weight: Tensor, block: Block) -> int:
-    given = TensorSpec(weight.dtype, tuple(weight.shape))
+def block_of_zeros(stored: Stored | None) -> Block | None:
+    """The block of the bitmap in a chain; None: there is no bitmap."""
+    codecs = stored.codecs if stored is not None else ()
+    return next((codec.block for codec in codecs if isinstance(codec, Bitmap)), None)
+
+
+def _bytes(stored: Stored | None, weight: Tensor) -> int:
+    given, block = TensorSpec(weight.dtype, tuple(weight.shape)), block_of_zeros(stored)
     if stored is None:
         return given.bytes
-    left = spread(nonzero_blocks(weight, block), block, weight.shape).expand(weight.shape)
-    kept = {"kept": int(left.sum())}
-    counts = [kept if isinstance(codec, Bitmap) else {} for codec in stored.codecs]
+    counts: list[dict[str, int]] = [{} for _ in stored.codecs]
+    if block is not None:
+        left = spread(nonzero_blocks(weight, block), block, weight.shape).expand(weight.shape)
+        counts = [{"kept": int(left.sum())} if isinstance(codec, Bitmap) else {} for codec in stored.codecs]
     return sum(part.bytes for part in stored.layout(given, counts).values())
