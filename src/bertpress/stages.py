@@ -16,7 +16,7 @@ from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
-from bertpress.methods.masks import hold_zeros
+from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
@@ -108,17 +108,19 @@ def _round(
     began = time.monotonic()
     figures: dict[str, Any] = {"metric": None}
     model = clone(model)
+    before = dict(model.storage)
     if stage.train is not None:
-        ctx.stored, model.storage = model.storage, {}  # weights that are trained leave the grids that they were on
+        ctx.stored, model.storage = before, {}  # weights that are trained leave the grids that they were on
     for _, method in stage.methods:
         model = method.attach(model, ctx)
     if stage.train is not None:
-        hold_zeros(model)
+        hold_zeros(model, before)
         result = _train(run, stage, stage.train, model, ctx, place)
         figures["train"] = {"epochs": stage.train.epochs, **vars_of(result)}
         bake(model)
     for _, method in stage.methods:
         model = method.finish(model, ctx)
+    hold_blocks(model, before)
     if stage.until is not None:
         figures["drop"] = _drop_on_held_out(run, model)
     if ctx.notes:

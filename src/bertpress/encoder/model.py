@@ -171,10 +171,12 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     def unique_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every stored weight once, by name: the only way to walk over weights.
 
-        A weight under transforms keeps its name; it is the one that is trained, below them.
+        A weight under transforms keeps its name; it is the one that is trained, below them.  What the transforms train
+        beside it (scores, second halves) is none of the model's.
         """
         for name, weight in self.named_parameters(remove_duplicate=True):
-            yield name.replace(".parametrizations.", ".").removesuffix(".original"), weight
+            if ".parametrizations." not in name or name.endswith(".original"):
+                yield name.replace(".parametrizations.", ".").removesuffix(".original"), weight
 
     def get_parameter(self, target: str) -> nn.Parameter:
         """The weight that :meth:`unique_weights` gives under this name."""

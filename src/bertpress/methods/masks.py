@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bertpress.artifact.codecs.bitmap import thinned
+from bertpress.artifact.codecs import Stored
+from bertpress.artifact.codecs.bitmap import block_of_zeros, thinned
+from bertpress.encoder.grids import Block
 from bertpress.encoder.transforms import put, transforms
 from bertpress.methods.base import Model
 from bertpress.methods.transform import WeightTransform
@@ -79,16 +81,41 @@ def largest_of_each(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tens
     return {name: largest(value, round(keep * value.numel())) for name, value in scores.items()}
 
 
-def is_sparse(weight: Tensor) -> bool:
+def is_sparse(weight: Tensor, block: Block | None = None) -> bool:
     """Whether a matrix or table has so many zeros that a bitmap of them pays: it must have been pruned."""
-    return thinned(weight.detach().cpu(), None) is not None
+    return thinned(weight.detach().cpu(), None, block) is not None
 
 
-def hold_zeros(model: Model) -> None:
-    """Put masks on what an earlier stage pruned, above all other transforms, so that training leaves zeros zero."""
+def hold_zeros(model: Model, before: Mapping[str, Stored]) -> None:
+    """Put masks on what an earlier stage pruned, above all other transforms, so that training leaves zeros zero.
+
+    Args:
+        model: about to be trained.
+        before: how that stage had its weights stored: zeros that lie in blocks need fewer of them to pay.
+    """
     for name, weight in list(model.unique_weights()):
         taken = any(
             isinstance(transform, WeightTransform) and transform.prunes for transform in transforms(model, name)
         )
-        if not taken and is_sparse(weight):
+        if not taken and is_sparse(weight, block_of_zeros(before.get(name))):
             put(model, name, Mask(weight.detach() != 0))
+
+
+def hold_blocks(model: Model, before: Mapping[str, Stored]) -> None:
+    """Let weights whose zeros lay in blocks be stored by these blocks again, whatever a stage has said of them since.
+
+    Args:
+        model: as the stage leaves it.
+        before: how weights were stored when it began.
+    """
+    for name, weight in model.unique_weights():
+        block = block_of_zeros(before.get(name))
+        if block is not None and len(block) == weight.ndim:
+            store_in_blocks(model, name, block)
+
+
+def store_in_blocks(model: Model, name: str, block: Block) -> None:
+    """Have one bit of the file stand for a block of zeros of this weight, where that pays."""
+    stored = thinned(model.get_parameter(name).detach().cpu(), model.storage.get(name), block)
+    if stored is not None:
+        model.storage[name] = stored

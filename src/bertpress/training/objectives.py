@@ -1,6 +1,6 @@
 """Terms of the loss. A run sums the objectives of all its methods, each times its weight."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,6 +61,21 @@ class TaskLoss:
     def __call__(self, step: Step) -> Tensor:
         """Mean loss over the labelled examples or tokens."""
         return tasks.loss(step.task, step.student.logits, step.batch)
+
+
+@dataclass
+class Penalty:
+    """A term that asks nothing of the batch's answers: a norm of weights, gates or activations."""
+
+    name: str
+    value: Callable[[], Tensor]
+    weight: float = 1.0
+    captures: frozenset[str] = frozenset()
+    needs_teacher: bool = False
+
+    def __call__(self, step: Step) -> Tensor:
+        """The value as it is now, a scalar."""
+        return self.value()
 
 
 def captures(objectives: Sequence[Objective], *, teacher: bool) -> frozenset[str]:

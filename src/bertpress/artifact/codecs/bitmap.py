@@ -85,24 +85,31 @@ def thinned(weight: Tensor, stored: Stored | None, block: Block | None = None) -
     Args:
         weight: as it will be stored, on its grid if it has one.
         stored: how, so far; None: as it is.  A bitmap that is in it already is looked at anew.
-        block: zeros that lie together; None: those of the bitmap that is there, or single ones.
+        block: zeros that lie together; None: those of the bitmap that is there or single ones, whichever takes less.
     """
     if weight.ndim < MATRIX or weight.dtype != torch.float32 or not weight.numel():
         return stored
     codecs, parts = (stored.codecs, stored.parts) if stored is not None else ((), {})
-    before = next((codec for codec in codecs if isinstance(codec, Bitmap)), None)
-    codecs = tuple(codec for codec in codecs if codec is not before)
+    before = block_of_zeros(stored)
+    codecs = tuple(codec for codec in codecs if not isinstance(codec, Bitmap))
     if codecs and not (isinstance(codecs[0], Uniform) or codecs[0].elementwise):
         return stored
     place = next((i + 1 for i, codec in enumerate(codecs) if isinstance(codec, Uniform)), 0)
-    block = block or (before.block if before is not None else (1,) * weight.ndim)
+    single = (1,) * weight.ndim
+    sizes = [block] if block else [single] if before is None else [before, single]
     plain = Stored(codecs, parts) if codecs else None
-    zeros = weight.numel() - int(nonzero_blocks(weight, (1,) * weight.ndim).sum())
-    if 8 * weight.itemsize * zeros <= nonzero_blocks(weight, block).numel():
+    zeros = weight.numel() - int((weight != 0).sum())
+    if 8 * weight.itemsize * zeros <= min(prod(blocks(weight.shape, size)) for size in sizes):
         return plain  # not even single floats would pay for the bits
-    thin = Stored((*codecs[:place], Bitmap(block=block), *codecs[place:]), parts)
-    return thin if _bytes(thin, weight) < (weight.nbytes if plain is None else _bytes(plain, weight)) else plain
+    thin = [Stored((*codecs[:place], Bitmap(block=size), *codecs[place:]), parts) for size in sizes]
+    return min([plain, *thin], key=lambda choice: _bytes(choice, weight))
 
 
-def _bytes(stored: Stored, weight: Tensor) -> int:
-    return sum(part.nbytes for part in stored.encode(weight).parts.values())
+def block_of_zeros(stored: Stored | None) -> Block | None:
+    """The block of the bitmap in a chain; None: there is no bitmap."""
+    codecs = stored.codecs if stored is not None else ()
+    return next((codec.block for codec in codecs if isinstance(codec, Bitmap)), None)
+
+
+def _bytes(stored: Stored | None, weight: Tensor) -> int:
+    return weight.nbytes if stored is None else sum(part.nbytes for part in stored.encode(weight).parts.values())
