@@ -122,6 +122,19 @@ class HeadSpec(Spec):
     free_decoder: bool = Field(False, description="MobileBERT: hidden - embedding size decoder columns are untied.")
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class ElasticSpec(Spec):
+    """The shares of itself that a model was trained to run as (DynaBERT): widths of its layers, and its depth.
+
+    Heads and neurons lie in descending importance, so that a width is the first of each.
+    """
+
+    widths: tuple[Share, ...] = Field(min_length=1)
+    depths: tuple[Share, ...] = Field(min_length=1)
+
+
 class Blueprint(Spec):
     """The whole encoder. ``family`` says where it came from and so decides the way back to transformers."""
 
@@ -136,6 +149,7 @@ class Blueprint(Spec):
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     smoothed: bool = Field(False, description="Slots of the layers multiply each channel by a factor of its own.")
     activation_bits: Literal[8] | None = Field(None, description="8: the named slots carry quantizers.")
+    elastic: ElasticSpec | None = Field(None, description="The sub-networks that can be cut out of the model.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Blueprint":
