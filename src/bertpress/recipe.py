@@ -143,6 +143,11 @@ class Recipe(BaseModel):
         for stage in self.stages:
             if stage.start == "pretrained":
                 traits.clear()
+            passing = [name for name, method in stage.methods if method.brings_passes()]
+            if len(passing) > 1:
+                raise RecipeError(
+                    f"{self.name} stage {stage.name}: {' and '.join(passing)} cannot share a training step"
+                )
             for name, method in stage.methods:
                 place = f"{self.name} stage {stage.name}, {name}"
                 if Need.TRAINING in method.requires and stage.train is None:

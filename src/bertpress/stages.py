@@ -175,6 +175,7 @@ def _train(
         label=stage.name,
         objectives=objectives,
         callbacks=[callback for method in methods for callback in method.callbacks(ctx)],
+        passes=[each for method in methods for each in method.passes(ctx)],
         teacher=Teacher(ctx.teacher, cache=run.folder / "cache") if ctx.teacher is not None else None,
         state=ctx.state,
         metric=run.metric,

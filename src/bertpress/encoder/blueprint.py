@@ -123,6 +123,19 @@ class HeadSpec(Spec):
     free_decoder: bool = Field(False, description="MobileBERT: hidden - embedding size decoder columns are untied.")
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class ElasticSpec(Spec):
+    """The shares of itself that a model was trained to run as (DynaBERT): widths of its layers, and its depth.
+
+    Heads and neurons lie in descending importance, so that a width is the first of each.
+    """
+
+    widths: tuple[Share, ...] = Field(min_length=1)
+    depths: tuple[Share, ...] = Field(min_length=1)
+
+
 class Blueprint(Spec):
     """The whole encoder. ``family`` says where it came from and so decides the way back to transformers."""
 
@@ -139,6 +152,7 @@ class Blueprint(Spec):
     activation_bits: int | None = Field(None, ge=2, le=8, description="The named slots carry quantizers of so many.")
     activation_scales: Scales = Field("static", description="One for a slot; dynamic: each token's own, at run time.")
     quantized_maps: bool = Field(False, description="Attention maps and values carry quantizers too; static scales.")
+    elastic: ElasticSpec | None = Field(None, description="The sub-networks that can be cut out of the model.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Blueprint":

@@ -1,4 +1,4 @@
-"""What every compression method is: validated parameters, and four hooks that default to doing nothing."""
+"""What every compression method is: validated parameters, and hooks that default to doing nothing."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bertpress.artifact.codecs import Stored
     from bertpress.tasks import Encoded, Task
     from bertpress.training.objectives import Objective
+    from bertpress.training.passes import Pass
 
 Model = BertpressPreTrainedModel
 
@@ -126,6 +127,10 @@ class Method(BaseModel):
         """Loss terms while training."""
         return []
 
+    def passes(self, ctx: Context) -> list[Pass]:
+        """Forward passes of a training step, in place of the one of the model as it is; of one method in a stage."""
+        return []
+
     def callbacks(self, ctx: Context) -> list[TrainerCallback]:
         """Schedules while training."""
         return []
@@ -138,6 +143,11 @@ class Method(BaseModel):
     def noop(cls) -> Any:
         """The setting that reproduces the model, or None where there is none."""
         return None
+
+    @classmethod
+    def brings_passes(cls) -> bool:
+        """Whether :meth:`passes` is its own."""
+        return cls.passes is not Method.passes
 
     @classmethod
     def summary(cls) -> str:

@@ -3,6 +3,7 @@
 from bertpress.training.evaluation import collate_for, metric_value, predict_logits
 from bertpress.training.objectives import Objective, Step, TaskLoss
 from bertpress.training.optimizer import Optimization
+from bertpress.training.passes import Pass
 from bertpress.training.settings import TrainSettings
 from bertpress.training.teacher import Teacher
 from bertpress.training.trainer import TrainResult, train
@@ -10,6 +11,7 @@ from bertpress.training.trainer import TrainResult, train
 __all__ = [
     "Objective",
     "Optimization",
+    "Pass",
     "Step",
     "TaskLoss",
     "Teacher",

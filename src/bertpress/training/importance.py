@@ -11,12 +11,11 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertpress import tasks
-from bertpress.encoder.layers import EncoderLayer
+from bertpress.encoder.layers import EncoderLayer, FeedForward
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.encoder.slots import Slot
 from bertpress.tasks import Task
 from bertpress.training.teacher import model_inputs
 
@@ -25,7 +24,7 @@ Measure = Literal["gradient", "ablation"]
 
 def gate_importance(
     model: BertpressPreTrainedModel,
-    gates: Mapping[Hashable, tuple[Slot, int]],
+    gates: Mapping[Hashable, tuple[nn.Module, int]],
     batches: Sequence[dict[str, Tensor]],
     loss: Callable[[Tensor, dict[str, Tensor]], Tensor],
 ) -> dict[Hashable, Tensor]:
@@ -33,7 +32,7 @@ def gate_importance(
 
     Args:
         model: computes without dropout; its weights and its mode stay as they are.
-        gates: key -> (activation slot, channels in each group).
+        gates: key -> (module whose output the gates multiply, channels in each group).
         batches: padded batches; every example counts once.
         loss: of one example, from its logits (1, ...) and its batch of one.
 
@@ -52,7 +51,7 @@ def gate_importance(
 
         return hook
 
-    hooks = [slot.register_forward_hook(record(key)) for key, (slot, _) in gates.items()]
+    hooks = [module.register_forward_hook(record(key)) for key, (module, _) in gates.items()]
     try:
         for batch in batches:
             for tensors in seen.values():
@@ -137,7 +136,7 @@ def gate_ablation(
 def task_importance(
     model: BertpressPreTrainedModel,
     task: Task,
-    gates: Mapping[Any, tuple[Slot, int]],
+    gates: Mapping[Any, tuple[nn.Module, int]],
     batches: Sequence[dict[str, Tensor]],
     measure: Measure = "gradient",
 ) -> dict[Any, Tensor]:
@@ -146,7 +145,7 @@ def task_importance(
     return of(model, gates, batches, lambda logits, batch: tasks.loss(task, logits, batch))
 
 
-def head_gates(model: BertpressPreTrainedModel) -> dict[int, tuple[Slot, int]]:
+def head_gates(model: BertpressPreTrainedModel) -> dict[int, tuple[nn.Module, int]]:
     """Layer -> the slot where its heads lie side by side, and the width of one; layers without heads are absent."""
     return {
         i: (layer.attention.context_slot, layer.spec.attention.value_size)
@@ -155,15 +154,22 @@ def head_gates(model: BertpressPreTrainedModel) -> dict[int, tuple[Slot, int]]:
     }
 
 
-def neuron_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[Slot, int]]:
+def neuron_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[nn.Module, int]]:
     """(layer, network) -> the slot of its inner neurons, each a group of its own."""
-    return {
-        (i, j): (network.inner_slot, 1)
-        for i, layer in _layers(model)
-        if layer.spec.ffn_from is None
-        for j, network in enumerate(layer.networks())
-        if network.width
-    }
+    return {key: (network.inner_slot, 1) for key, network in _networks(model)}
+
+
+def neuron_input_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[nn.Module, int]]:
+    """(layer, network) -> the linear map that gives what its neurons take in, before their activation."""
+    return {key: (network.inner, 1) for key, network in _networks(model)}
+
+
+def _networks(model: BertpressPreTrainedModel) -> Iterator[tuple[tuple[int, int], FeedForward]]:
+    for i, layer in _layers(model):
+        if layer.spec.ffn_from is None:
+            for j, network in enumerate(layer.networks()):
+                if network.width:
+                    yield (i, j), network
 
 
 def network_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[Slot, int]]:

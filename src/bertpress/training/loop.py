@@ -9,7 +9,9 @@ whatever an evaluation, a callback or a checkpoint draws in between.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.interrupt import StopRequest
 from bertpress.training.objectives import Objective, Step, captures, total
 from bertpress.training.optimizer import TableGradients, clip, make_optimizer
+from bertpress.training.passes import Configure, Pass
 from bertpress.training.plan import Plan
 from bertpress.training.precision import autocast, in_float32, resolve_dtype
 from bertpress.training.record import Record, Selection
@@ -38,7 +41,7 @@ _SYNC_STEPS = 16  # on a GPU: updates between two looks at whether the loss is s
 
 
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
-    """Trains ``model`` on the weighted sum of ``objectives``; see :func:`bertpress.training.train`."""
+    """Trains ``model`` on the weighted sum of ``objectives`` in every pass; see :func:`bertpress.training.train`."""
 
     optimizer: Any  # the Trainer's own attributes, which its untyped code leaves without a type
     control: Any
@@ -60,6 +63,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         state: nn.ModuleDict,
         validation: Encoded | None,
         metric: UserMetric | None = None,
+        passes: Sequence[Pass] = (),
     ) -> None:
         args = arguments(checkpoints.folder, settings, seed)
         config = getattr(model, "config", None)
@@ -72,13 +76,14 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.callback_handler.processing_class = tokenizer
         self.methods = list(callbacks)
         self.task, self.data, self.collate, self.validation = task, data, collate, validation
-        self.objectives, self.teacher, self.extra = list(objectives), teacher, state.to(args.device)
+        self.teacher, self.extra = teacher, state.to(args.device)
+        self.passes = [(each, each.all_objectives(objectives)) for each in passes or (Pass(),)]
+        self.objectives = [term for _, terms in self.passes for term in terms]
         self.settings, self.checkpoints, self.seed = settings, checkpoints, seed
         self.plan = Plan(data, settings, seed=seed, world=distributed.world_size())
         self.dtype = resolve_dtype(settings.precision, args.device)
-        self.student_captures = captures(objectives, teacher=False)
-        self.teacher_captures = captures(objectives, teacher=True)
-        self.needs_teacher = any(term.needs_teacher for term in objectives)
+        self.teacher_captures = captures(self.objectives, teacher=True)
+        self.needs_teacher = any(term.needs_teacher for term in self.objectives)
         self.metric = metric
         self.metric_name = getattr(metric, "__name__", type(metric).__name__) if metric is not None else task.metric
         self.record = Record()
@@ -118,19 +123,38 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the objectives on one batch."""
-        loss, terms = self._terms(inputs)
-        return (loss, terms) if return_outputs else loss
+        """The weighted sum of the objectives on one batch, over all passes."""
+        found = list(self._passes(inputs))
+        loss = reduce(add, [loss for loss, _ in found])
+        return (loss, _joined(found)) if return_outputs else loss
 
-    def _terms(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        asked = {"capture": self.student_captures} if self.student_captures else {}
-        with autocast(self.dtype, self.args.device):
-            student = in_float32(self.model(**model_inputs(batch), **asked))
-        teacher = None
-        if self.needs_teacher:
-            assert self.teacher is not None
-            teacher = self.teacher(batch, self.teacher_captures)
-        return total(self.objectives, Step(batch, student, teacher, self.task, self.extra))
+    def _passes(self, batch: dict[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Weighted loss, and terms by name, of one pass after the other."""
+        answers: dict[Configure, Any] = {}
+        for each, terms in self.passes:
+            wanted = captures(terms, teacher=False)
+            with autocast(self.dtype, self.args.device), each.configure(self.model):
+                student = in_float32(self.model(**model_inputs(batch), **({"capture": wanted} if wanted else {})))
+            teacher = self._answer(each.teacher, batch, answers) if any(term.needs_teacher for term in terms) else None
+            loss, found = total(terms, Step(batch, student, teacher, self.task, self.extra))
+            yield loss if each.weight == 1 else loss * each.weight, {each.term(name): found[name] for name in found}
+
+    def _answer(self, configure: Configure, batch: dict[str, Tensor], answers: dict[Configure, Any]) -> Any:
+        """The teacher's output in one configuration; passes that share it compute it once."""
+        assert self.teacher is not None
+        if configure not in answers:
+            with configure(self.teacher.model):
+                answers[configure] = self.teacher(batch, self.teacher_captures)
+        return answers[configure]
+
+    def _learn(self, batch: dict[str, Tensor], share: float) -> None:
+        """Add the gradients of every pass over one batch, which is ``share`` of the update."""
+        found = []
+        for loss, terms in self._passes(batch):
+            if loss.requires_grad:
+                torch.autograd.backward(loss * share if share != 1 else loss)
+            found.append((loss.detach(), terms))
+        self.record.add(reduce(add, [loss for loss, _ in found]), _joined(found), share)
 
     def _inner_training_loop(self, *_: Any, **__: Any) -> TrainOutput:
         """Train from the last checkpoint, or from the start, to the end of the plan."""
@@ -213,10 +237,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.control = handler.on_step_begin(args, self.state, self.control)
         for rows, share in self.plan.parts(step, distributed.rank()):
             batch = {k: v.to(args.device) for k, v in self.collate([self.data[row] for row in rows]).items()}
-            loss, terms = self._terms(batch)
-            if loss.requires_grad:
-                torch.autograd.backward(loss * share if share != 1 else loss)
-            self.record.add(loss.detach(), terms, share)
+            self._learn(batch, share)
             if share != 1:
                 self.control = handler.on_substep_end(args, self.state, self.control)
         tables.gather()
@@ -287,3 +308,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 f"{self.checkpoints.folder}: {bad} at step {step} of {self.plan.total} with "
                 f"learning_rate={self.settings.learning_rate:g} must be finite; the last good checkpoint is kept"
             )
+
+
+def _joined(found: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    return {name: value for _, terms in found for name, value in terms.items()}

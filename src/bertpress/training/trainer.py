@@ -18,6 +18,7 @@ from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.evaluation import collate_for
 from bertpress.training.loop import ObjectiveTrainer
 from bertpress.training.objectives import Objective, TaskLoss, captures
+from bertpress.training.passes import Pass, as_it_is
 from bertpress.training.progress import Meter, ProgressDisplay, Style
 from bertpress.training.settings import TrainSettings
 from bertpress.training.teacher import Teacher
@@ -68,6 +69,7 @@ def train(
     progress: Style = "auto",
     label: str = "training",
     collate: Collate | None = None,
+    passes: Sequence[Pass] = (),
 ) -> TrainResult:
     """Train ``model`` in place.
 
@@ -93,6 +95,7 @@ def train(
         progress: how it is shown on stderr.
         label: name of the run beside the progress bar.
         collate: padding other than the tokenizer's.
+        passes: forward passes of a step, whose gradients add up; empty: one, of the model as it is.
 
     Raises:
         RecipeError: an objective needs a teacher and there is none; loss or gradient are no longer finite.
@@ -103,7 +106,9 @@ def train(
     terms: Sequence[Objective] = objectives if objectives is not None else [TaskLoss()]
     extra = state if state is not None else nn.ModuleDict()
     say = report or (lambda line: None)
-    _check(terms, teacher, settings, validation, data, folder)
+    for each in passes or (Pass(),):
+        _check_terms(each.all_objectives(terms), teacher)
+    _check(settings, validation, data, folder)
     checkpoints = Checkpoints(folder)
     with rng.preserved(), _threads_put_back():
         if distributed.rank() == 0:
@@ -128,6 +133,7 @@ def train(
             state=extra,
             validation=validation,
             metric=metric,
+            passes=passes,
         )
         trainer.methods = list(callbacks)
         trainer.identity = identity(trainer)
@@ -175,7 +181,8 @@ def _prepare_teacher(trainer: ObjectiveTrainer, say: Callable[[str], None], prog
     if teacher is None or not trainer.needs_teacher:
         return
     teacher.place(trainer.args.device, settings.precision)
-    if trainer.teacher_captures or settings.max_seconds is not None:
+    changes = any(each.teacher is not as_it_is for each, _ in trainer.passes)
+    if trainer.teacher_captures or changes or settings.max_seconds is not None:
         teacher.cache = None  # a cache of every row could take more than the time there is
         return
     meter, begun = Meter("teacher", progress), time.monotonic()
@@ -207,20 +214,16 @@ def _result(trainer: ObjectiveTrainer) -> TrainResult:
     )
 
 
-def _check(
-    terms: Sequence[Objective],
-    teacher: Teacher | None,
-    settings: TrainSettings,
-    validation: Any,
-    data: Any,
-    folder: Path,
-) -> None:
+def _check_terms(terms: Sequence[Objective], teacher: Teacher | None) -> None:
     names = [term.name for term in terms]
     if len(set(names)) < len(names):
         raise RecipeError(f"objectives {', '.join(names)}: names must be distinct")
     for term in terms:
         if term.needs_teacher and teacher is None:
             raise RecipeError(f"objective {term.name} needs a teacher, and there is none")
+
+
+def _check(settings: TrainSettings, validation: Any, data: Any, folder: Path) -> None:
     if settings.select == "best" and validation is None:
         raise RecipeError("train.select=best needs validation data")
     if not len(data):
@@ -235,7 +238,7 @@ def identity(trainer: ObjectiveTrainer) -> dict[str, Any]:
         "task": trainer.task.name,
         "examples": len(trainer.data),
         "tokens": int(sum(trainer.data.lengths)),
-        "objectives": [term.name for term in trainer.objectives],
+        "objectives": [each.term(term.name) for each, terms in trainer.passes for term in terms],
         "captures": sorted(captures(trainer.objectives, teacher=False)),
         "processes": distributed.world_size(),
         "precision": str(trainer.dtype),

@@ -1,0 +1,40 @@
+"""The table of latencies: additive, each entry measured once, larger sub-units take longer on a real clock."""
+
+import pytest
+from uneven_models import mixed
+
+from bertpress.encoder.blueprint import uniform
+from bertpress.encoder.subnetworks import Part, subnetwork
+from bertpress.methods.latency import Latencies, on_this_machine
+
+
+def test_predictions_are_sums_of_entries_measured_once():
+    asked = []
+
+    def timer(blueprint, part, unit):
+        asked.append((part.layer, unit))
+        return 10.0 * part.layer + (part.heads if unit == "attention" else part.ffn[0] / 100)
+
+    latencies = Latencies(mixed(shapes=((12, 40), (12, 24))).blueprint, timer)
+    parts = (Part(0, 3, (20,)), Part(1, 0, (24,)))
+    assert latencies(parts) == (3 + 0.2) + (10 + 0 + 10 + 0.24)
+    assert len(asked) == 4
+    assert latencies((Part(0, 3, (24,)),)) == 3 + 0.24  # of which the attention was known
+    assert len(asked) == 5
+    assert latencies.whole == 12 + 0.4 + 10 + 12 + 10 + 0.24
+    rows = latencies.rows()
+    assert {"layer": 0, "unit": "ffn", "size": [20], "ms": 0.2} in rows
+    assert sum(row["ms"] for row in rows) == pytest.approx(sum(latencies.table.values()))
+
+
+def test_the_clock_knows_large_from_small_and_is_asked_once_a_shape():
+    shape = uniform(layers=2, hidden_size=256, heads=8, ffn=2048, vocabulary=50)
+    timer = on_this_machine(64)
+    for unit in ("attention", "ffn"):
+        whole, little = (timer(shape, Part(0, heads, (ffn,)), unit) for heads, ffn in ((8, 2048), (1, 32)))
+        assert 0 < little < whole
+        assert timer(shape, Part(1, 8, (2048,)), unit) == whole  # the other layer has the same shape
+    assert timer(shape, Part(0, 8, (1,)), "attention") == timer(shape, Part(0, 8, (7,)), "attention")
+    skipped = timer(shape, Part(0, 0, (0,)), "ffn")
+    assert 0 < skipped < timer(shape, Part(0, 0, (2048,)), "ffn")
+    assert Latencies(shape, timer).whole == Latencies(shape, timer)(subnetwork(shape))
