@@ -91,7 +91,7 @@ def _sum_of_examples(
 
 def gate_ablation(
     model: BertpressPreTrainedModel,
-    gates: Mapping[Hashable, tuple[Slot, int]],
+    gates: Mapping[Hashable, tuple[nn.Module, int]],
     batches: Sequence[dict[str, Tensor]],
     loss: Callable[[Tensor, dict[str, Tensor]], Tensor],
 ) -> dict[Hashable, Tensor]:
@@ -108,14 +108,14 @@ def gate_ablation(
             losses = [_sum_of_examples(logits, batch, loss).double() for logits, batch in pairs]
         return torch.stack(losses).sum() / sum(len(logits) for logits, _ in pairs)
 
-    def hooked(slot: Slot, hook: Callable[[Any, Any, Tensor], Tensor | None]) -> Tensor:
+    def hooked(slot: nn.Module, hook: Callable[[Any, Any, Tensor], Tensor | None]) -> Tensor:
         handle = slot.register_forward_hook(hook)
         try:
             return mean_loss()
         finally:
             handle.remove()
 
-    def rises(slot: Slot, size: int) -> Tensor:
+    def rises(slot: nn.Module, size: int) -> Tensor:
         widths: list[int] = []
         whole = hooked(slot, lambda _module, _inputs, activation: widths.append(activation.shape[-1]))
 
@@ -172,7 +172,7 @@ def _networks(model: BertpressPreTrainedModel) -> Iterator[tuple[tuple[int, int]
                     yield (i, j), network
 
 
-def network_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[Slot, int]]:
+def network_gates(model: BertpressPreTrainedModel) -> dict[tuple[int, int], tuple[nn.Module, int]]:
     """(layer, network) -> the slot of its inner neurons as one group: all of the network but its output bias."""
     return {(i, j): (slot, model.blueprint.layers[i].ffn[j]) for (i, j), (slot, _) in neuron_gates(model).items()}
 

@@ -11,27 +11,10 @@ had when they were masked instead of being trained anew by a second run, so a st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-import torch
-from pydantic import Field, model_validator
-from torch import Tensor, nn
-from transformers import TrainerCallback
-
-from bertpress.encoder.grids import Block
-from bertpress.encoder.transforms import put
-from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.methods.empty import cut_empty
-from bertpress.methods.masks import store_in_blocks
-from bertpress.methods.movement_scores import above, masked, mean_activity, ramped, zero_scores
-from bertpress.methods.transform import WeightTransform
-from bertpress.methods.weights import matrices
-from bertpress.training.objectives import Objective, Penalty
-from bertpress.training.optimizer import Optimization
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 Group = Literal["attention", "ffn"]
 GROUPS: tuple[Group, ...] = ("attention", "ffn")
