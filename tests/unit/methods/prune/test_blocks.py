@@ -74,7 +74,7 @@ def test_the_penalty_of_the_model_is_the_sum_and_its_factors_follow_when_asked()
         for name in matrices(model, head=False):
             before = groups(held[name], "row", 8)
             for part, old in zip(groups(model.get_parameter(name), "row", 8), before, strict=True):
-                total += float(part.norm() / (old.square().sum() + method.epsilon))
+                total += float((part.norm() / (old.square().sum() + method.epsilon)).detach())
         return total
 
     start = {name: weight.detach().clone() for name, weight in model.unique_weights()}
