@@ -73,8 +73,8 @@ def test_the_penalty_of_the_model_is_the_sum_and_its_factors_follow_when_asked()
         total = 0.0
         for name in matrices(model, head=False):
             before = groups(held[name], "row", 8)
-            for part, old in zip(groups(model.get_parameter(name), "row", 8), before, strict=True):
-                total += float((part.norm() / (old.square().sum() + method.epsilon)).detach())
+            for part, old in zip(groups(model.get_parameter(name).detach(), "row", 8), before, strict=True):
+                total += float(part.norm() / (old.square().sum() + method.epsilon))
         return total
 
     start = {name: weight.detach().clone() for name, weight in model.unique_weights()}
@@ -99,8 +99,8 @@ def test_groups_are_zero_or_untouched_and_the_weakest_go(scope, group, tmp_path)
     pruned = method.finish(tiny(), context())
     gone, stayed, left, total = [], [], 0, 0
     for name in matrices(whole, head=False):
-        parts = list(zip(groups(whole.get_parameter(name), group, 8),
-                         groups(pruned.get_parameter(name), group, 8), strict=True))  # fmt: skip
+        parts = list(zip(groups(whole.get_parameter(name).detach(), group, 8),
+                         groups(pruned.get_parameter(name).detach(), group, 8), strict=True))  # fmt: skip
         assert all(torch.equal(a, b) or not b.any() for a, b in parts)
         here = [float(a.norm()) for a, b in parts if b.any()]
         away = [float(a.norm()) for a, b in parts if not b.any()]
