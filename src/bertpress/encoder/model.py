@@ -171,9 +171,12 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     def unique_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every stored weight once, by name: the only way to walk over weights.
 
-        A weight under transforms keeps its name; it is the one that is trained, below them.
+        A weight under transforms keeps its name; it is the one that is trained, below them.  What the transforms
+        themselves train (scores, second halves) is never stored and left out.
         """
         for name, weight in self.named_parameters(remove_duplicate=True):
+            if ".parametrizations." in name and not name.endswith(".original"):
+                continue
             yield name.replace(".parametrizations.", ".").removesuffix(".original"), weight
 
     def get_parameter(self, target: str) -> nn.Parameter:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bertpress.artifact.codecs.bitmap import thinned
+from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put, transforms
 from bertpress.methods.base import Model
 from bertpress.methods.transform import WeightTransform
@@ -30,6 +31,11 @@ class Mask(WeightTransform):
     def forward(self, weight: Tensor) -> Tensor:
         """Same shape as ``weight``."""
         return weight * self.kept
+
+
+def mask_of(model: Model, name: str) -> Mask:
+    """The mask that lies on a weight."""
+    return next(transform for transform in transforms(model, name) if isinstance(transform, Mask))
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
@@ -77,6 +83,13 @@ def largest_of_all(scores: Mapping[str, Tensor], keep: float, floor: float = 0.0
 def largest_of_each(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
     """Masks of the largest scores of every weight, the same share of each."""
     return {name: largest(value, round(keep * value.numel())) for name, value in scores.items()}
+
+
+def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
+    """A copy of a model without transforms, with other weights under these names; how it is stored stays."""
+    new = rebuild(model, model.blueprint, {**model.state_dict(), **weights})
+    new.storage = dict(model.storage)
+    return new
 
 
 def is_sparse(weight: Tensor) -> bool:
