@@ -117,7 +117,7 @@ def _round(
         hold_zeros(model, before)
         result = _train(run, stage, stage.train, model, ctx, place)
         figures["train"] = {"epochs": stage.train.epochs, **vars_of(result)}
-        bake(model)
+    bake(model)
     for _, method in stage.methods:
         model = method.finish(model, ctx)
     hold_blocks(model, before)

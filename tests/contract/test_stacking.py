@@ -6,10 +6,12 @@ import pytest
 from torch import nn
 
 from bertpress import artifact
+from bertpress.artifact.header import inspect
 from bertpress.encoder.transforms import put
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Method
 from bertpress.methods.registry import find
-from bertpress.recipe import Stage
+from bertpress.recipe import Recipe, Stage
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
 from bertpress.training import TrainSettings
@@ -60,3 +62,56 @@ def test_a_mask_a_teacher_and_a_quantizer_in_one_stage(name, bench, tmp_path):
         assert after.any()
         assert weight in model.storage
     assert bench.teacher.blueprint.activation_bits is None
+
+
+def sparse_then(name, options, train, bench, folder):
+    """A stage that prunes once, and one that quantizes; the weights after each, and the file."""
+    place = RunFolder.open(folder, {}, resume=False)
+    run = Run(place, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher)
+    pruning = find("prune/magnitude")(keep=KEEP, tables=["word"])
+    sparse, _ = run_stage(run, Stage(name="prune", methods=(("prune/magnitude", pruning),)), 1, bench.teacher, None)
+    zeros = {weight: sparse.get_parameter(weight).detach() == 0 for weight in pruning.weights(sparse)}
+    second = Stage(name="quantize", methods=((name, find(name)(**options)),), train=train)
+    model, _ = run_stage(run, second, 2, sparse, None)
+    return zeros, model, inspect(place / "stages/02-quantize/model/model.safetensors")
+
+
+STACKED = [
+    ("quantize/qat", {}, TRAIN, "bitmap"),
+    ("quantize/qbert", {"low_bits": None, "groups": 4}, TRAIN, "bitmap"),
+    ("quantize/adaptivfloat", {"qat": True}, TRAIN, "bitmap"),
+    ("quantize/quant_noise", {"variant": "int", "p": 0.5}, TRAIN, "bitmap"),
+    ("quantize/quant_noise", {"variant": "product", "centroids": 4, "tune_steps": 2}, TRAIN, "product"),
+    ("quantize/int8", {}, None, "bitmap"),
+    ("quantize/gobo", {}, None, "bitmap"),
+    ("quantize/gptq", {"granularity": "channel"}, None, "bitmap"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "train", "codec"), STACKED)
+def test_zeros_of_an_earlier_stage_stay_and_cost_a_bit(name, options, train, codec, bench, tmp_path):
+    zeros, model, listing = sparse_then(name, options, train, bench, tmp_path / "run")
+    for weight, zero in zeros.items():
+        after = model.get_parameter(weight).detach()
+        assert int(zero.sum()) == round((1 - KEEP) * zero.numel())
+        assert not after[zero].any(), f"{weight}: a zero came back"
+        assert after.any()
+        if weight in listing.plan.weights:
+            assert codec in [each.kind for each in listing.plan.weights[weight].codecs], weight
+    assert sum(weight in listing.plan.weights for weight in zeros) > len(zeros) / 2
+
+
+def test_two_stages_of_pruning_add_up(bench, tmp_path):
+    zeros, model, _ = sparse_then("prune/movement", {"keep": 0.3}, TRAIN, bench, tmp_path / "run")
+    for weight, zero in zeros.items():
+        assert not model.get_parameter(weight).detach()[zero].any()
+
+
+def test_a_binary_weight_cannot_follow_pruning():
+    stages = [
+        {"name": "prune", "use": ["prune/magnitude"]},
+        {"name": "binary", "use": ["quantize/binary"], "train": {}},
+    ]
+    words = "cannot follow prune/magnitude, which leaves zeros among its weights"
+    with pytest.raises(RecipeError, match=f"stage binary, quantize/binary: {words}"):
+        Recipe.parse({"name": "test", "stages": stages}).check()

@@ -10,6 +10,7 @@ from torch import Tensor
 from bertpress.artifact.codecs import Stored
 from bertpress.artifact.codecs.bitmap import block_of_zeros, thinned
 from bertpress.encoder.grids import Block
+from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put, transforms
 from bertpress.methods.base import Model
 from bertpress.methods.transform import WeightTransform
@@ -32,6 +33,11 @@ class Mask(WeightTransform):
     def forward(self, weight: Tensor) -> Tensor:
         """Same shape as ``weight``."""
         return weight * self.kept
+
+
+def mask_of(model: Model, name: str) -> Mask:
+    """The mask that lies on a weight."""
+    return next(transform for transform in transforms(model, name) if isinstance(transform, Mask))
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
@@ -79,6 +85,13 @@ def largest_of_all(scores: Mapping[str, Tensor], keep: float, floor: float = 0.0
 def largest_of_each(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
     """Masks of the largest scores of every weight, the same share of each."""
     return {name: largest(value, round(keep * value.numel())) for name, value in scores.items()}
+
+
+def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
+    """A copy of a model without transforms, with other weights under these names; how it is stored stays."""
+    new = rebuild(model, model.blueprint, {**model.state_dict(), **weights})
+    new.storage = dict(model.storage)
+    return new
 
 
 def is_sparse(weight: Tensor, block: Block | None = None) -> bool:

@@ -11,7 +11,7 @@ two halves.  The token table is ternary instead of split, which takes 1.6 bits a
 range from a moving average, frozen afterwards.  A block so lopsided that the equations have no solution of equal signs
 starts from its ternary instead of its latent weights.
 
-A binary weight has no zero: what was pruned before comes back.
+A binary weight has no zero, so it cannot follow pruning of single weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bertpress.artifact.codecs.sign import of_signs
 from bertpress.encoder.grids import Block, block_of, by_block, spread, straight_through
 from bertpress.encoder.transforms import put, transforms
 from bertpress.errors import RecipeError
-from bertpress.methods.base import Model
+from bertpress.methods.base import Model, Trait
 from bertpress.methods.low_bits import LowBits, mean_size, survivors
 from bertpress.methods.transform import WeightTransform
 
@@ -103,6 +103,7 @@ class Binary(LowBits):
     """Train weights of two values, or pairs of them split from ternary weights, towards the full-precision model."""
 
     cite: ClassVar[str] = "Bai et al., 2021"
+    conflicts: ClassVar[frozenset[Trait]] = LowBits.conflicts | {Trait.SPARSE}
 
     granularity: Literal["tensor", "channel"] = Field("tensor", description="Weights of a matrix that share a scale.")
     split: bool = Field(

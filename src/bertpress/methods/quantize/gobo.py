@@ -3,8 +3,9 @@
 Source: GOBO, Zadeh et al. 2020, MICRO, arXiv:2005.03842, section IV: outliers by the Gaussian of the matrix, the
 others in bins of equal population, then rounds of assigning and averaging that watch the L1 error.  The values of a
 matrix are sorted once; a cluster is then a run of them, and prefix sums give its mean and its error.
-Departs from it: where a pruned matrix has so many zeros that they would fill a bin, they stay out of the clustering
-and keep one entry of the dictionary; a weight that a dictionary would not make smaller stays float.
+Departs from it: zeros of a pruned matrix stay out of the clustering; few of them keep one entry of the dictionary,
+more of them none, where a bitmap costs less than their codes; a weight that a dictionary would not make smaller stays
+float.
 Which layers are hard is a reconstruction.
 """
 
@@ -42,7 +43,7 @@ class Dictionary:
         std: of the Gaussian.
         low: the smallest value that is no outlier; infinite if all are.
         high: the largest; minus infinity if all are.
-        pruned: whether zeros kept out of the clustering, and have a centroid of their own.
+        pruned: whether zeros kept out of the clustering, and stay zero.
         errors: sum of ``|w - centroid|`` of the first codebook and after each round; the last one may be higher.
     """
 
@@ -64,7 +65,8 @@ class Dictionary:
         centroids = self.centroids.to(weight.device)
         ends = torch.from_numpy(midpoints(self.centroids.numpy())).to(weight.device)
         nearest = centroids[torch.bucketize(weight, ends, out_int32=True)]
-        return torch.where(self.outliers(weight), weight, nearest)
+        stays = self.outliers(weight)
+        return torch.where(stays | (weight == 0) if self.pruned else stays, weight, nearest)
 
 
 def reach(std: float, log_density: float) -> float:
@@ -150,8 +152,10 @@ def fit_dictionary(weight: Tensor, bits: int, log_density: float = -4.0) -> Dict
     entries = 2**bits
     nothing = np.float32(0)  # of the same type, or all values would be converted
     first, last = np.searchsorted(ordered, nothing), np.searchsorted(ordered, nothing, side="right")
-    if pruned := bool((last - first) * entries >= len(ordered)):
+    zeros, total = int(last - first), len(ordered)
+    if pruned := zeros * max(entries, FLOAT) >= total:  # they would fill a bin, or a bitmap of them pays for floats
         ordered = np.delete(ordered, np.s_[first:last])
+    entry = pruned and zeros * bits <= total  # a bitmap of them does not pay for codes
     mean, std = _gaussian(ordered)
     radius = reach(std, log_density)
     first = np.searchsorted(ordered, np.float32(mean - radius))
@@ -159,8 +163,8 @@ def fit_dictionary(weight: Tensor, bits: int, log_density: float = -4.0) -> Dict
     regular = ordered[first:last]
     if not len(regular):
         return Dictionary(torch.zeros(entries), mean, std, math.inf, -math.inf, pruned, ())
-    centroids, errors = cluster(regular, entries - pruned)
-    if pruned:
+    centroids, errors = cluster(regular, entries - entry)
+    if entry:
         centroids = np.sort(np.append(centroids, np.float32(0)))
     return Dictionary(torch.from_numpy(centroids), mean, std, float(regular[0]), float(regular[-1]), pruned, errors)
 

@@ -165,22 +165,55 @@ def test_so_wide_that_all_are_outliers():
     assert torch.equal(found.apply(weight), weight)
 
 
+def pruned(share, count=4000):
+    """The smallest values put to zero."""
+    weight = drawn(count)
+    weight[weight.abs().argsort()[: round(share * count)]] = 0
+    return weight
+
+
 @pytest.mark.parametrize("bits", [2, 3, 8])
-def test_zeros_of_a_pruned_matrix_stay_and_stay_out_of_the_clusters(bits):
-    weight = drawn(4000)
-    weight[weight.abs() < 0.03] = 0  # about half
+@pytest.mark.parametrize("share", [0.04, 0.45, 0.9])
+def test_zeros_of_a_pruned_matrix_stay_and_stay_out_of_the_clusters(bits, share):
+    weight = pruned(share)
     found = fit_dictionary(weight, bits)
+    rest = weight[weight != 0]
+    alone = fit_dictionary(rest, bits)  # 4 % of zeros fill no bin of 8, yet they are a mask's
     assert found.pruned
-    assert (found.centroids == 0).sum() == 1
+    assert not alone.pruned
+    assert (found.mean, found.std) == pytest.approx((alone.mean, alone.std))
     made = found.apply(weight)
     assert (made[weight == 0] == 0).all()
-    assert (made[weight != 0] != 0).all()
-    rest = weight[weight != 0]
-    assert found.std == pytest.approx(float(rest.double().std(correction=0)))
-    assert made.unique().numel() <= 2**bits + int(found.outliers(weight).sum())
-    one_sided = weight.abs()
-    assert not fit_dictionary(one_sided, bits, 0.5).outliers(one_sided)[one_sided == 0].any()
-    assert not fit_dictionary(drawn(4000), bits).pruned
+    assert made.unique().numel() <= 2**bits + 1 + int(found.outliers(weight).sum())
+    if share * bits > 1:  # a bit a weight costs less than codes for the zeros: the dictionary is for the others alone
+        assert torch.equal(found.centroids, alone.centroids)
+        assert torch.equal(made[weight != 0], alone.apply(rest))
+    else:
+        assert (found.centroids == 0).sum() == 1
+
+
+def test_the_odd_zero_is_chance_and_one_sided_weights_have_no_outliers_among_zeros():
+    one_sided = pruned(0.5).abs()
+    assert not fit_dictionary(one_sided, 3, 0.5).outliers(one_sided)[one_sided == 0].any()
+    assert not fit_dictionary(drawn(4000), 3).pruned
+    assert not fit_dictionary(pruned(0.02), 3).pruned
+
+
+@pytest.mark.parametrize(("share", "chain"), [(0.7, ["bitmap", "codebook", "bits"]), (0.1, ["codebook", "bits"])])
+def test_zeros_cost_a_bit_each_where_there_are_many(share, chain, tmp_path):
+    model = tiny()
+    weight = model.get_parameter(INNER)
+    weight.data.copy_(pruned(share, weight.numel()).reshape(weight.shape))
+    zero = weight == 0
+    made = Gobo(outlier_log_density=-1000).finish(model, CONTEXT)
+    path = tmp_path / "model.safetensors"
+    packing.write(path, made.state_dict(), made.storage)
+    assert [codec.kind for codec in inspect(path).plan.weights[INNER].codecs] == chain
+    state, _ = packing.read(path)
+    assert not state[INNER][zero].any()
+    codes = weight.numel() - int(zero.sum()) if "bitmap" in chain else weight.numel()
+    bitmap = weight.numel() // 8 if "bitmap" in chain else 0
+    assert inspect(path).bytes()[INNER] == bitmap + math.ceil(3 * codes / 8) + 4 * 8
 
 
 @pytest.mark.parametrize(("bits", "embedding_bits"), [(3, 4), (2, 3), (8, 8), (5, 32)])

@@ -1,0 +1,65 @@
+"""Pruning that was killed in the middle goes on and ends with the same bits."""
+
+from typing import ClassVar
+
+import pytest
+from transformers import TrainerCallback
+
+from bertpress.methods.base import Method
+from bertpress.methods.registry import find
+from bertpress.recipe import Stage
+from bertpress.runfolder import RunFolder
+from bertpress.stages import Run, run_stage
+from bertpress.training import TrainSettings
+
+TRAIN = TrainSettings(epochs=4, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=0)
+
+
+class Killed(Exception):
+    """What ends a run here."""
+
+
+class Killer(TrainerCallback):
+    """Ends the run before one of its steps."""
+
+    at: ClassVar[int | None] = None
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == Killer.at:
+            raise Killed
+
+
+class Dying(Method):
+    """Bring the killer along."""
+
+    def callbacks(self, ctx):
+        return [Killer()]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("prune/magnitude", {"every": 2}),
+        ("prune/lottery_ticket", {"head": "fresh"}),
+        ("prune/movement", {"keep": 0.4}),
+        ("prune/movement", {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}),
+        ("prune/rpp", {"every": 2}),
+        ("prune/obert", {"every": 2, "examples": 8, "block": 8}),
+    ],
+)
+def test_killed_and_gone_on_it_ends_with_the_same_bits(name, options, bench, tmp_path, monkeypatch):
+    stage = Stage(name="only", methods=((name, find(name)(**options)), ("test/dying", Dying())), train=TRAIN)
+
+    def made(place, *, resume):
+        folder = RunFolder.open(tmp_path / place, {}, resume=resume)
+        run = Run(folder, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher)
+        run_stage(run, stage, 1, bench.teacher, bench.teacher)
+        return (tmp_path / place / "stages/01-only/model/model.safetensors").read_bytes()
+
+    expected = made("whole", resume=False)
+    for at in (3, 7):
+        monkeypatch.setattr(Killer, "at", at)
+        with pytest.raises(Killed):
+            made("killed", resume=at > 3)
+    monkeypatch.setattr(Killer, "at", None)
+    assert made("killed", resume=True) == expected
