@@ -34,7 +34,7 @@ def tiny():
 
 def groups(weight, group, size):
     """Every group of a matrix, by plain loops; those at the edge are smaller."""
-    rows = weight if group == "row" else weight.t()
+    rows = weight.detach() if group == "row" else weight.detach().t()
     return [row[at : at + size] for row in rows for at in range(0, row.numel(), size)]
 
 
