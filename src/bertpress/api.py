@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from bertpress import runner
 from bertpress.artifact import Artifact
 from bertpress.demo import prepare
+from bertpress.errors import ArtifactError
 from bertpress.inputs import TaskOptions, folder_of, model_of, opened, recipe_of, rows_of, task_for, task_of
 from bertpress.listing import methods, recipes
 from bertpress.measure.environment import environment, usable_cores
@@ -257,15 +258,35 @@ def predict(
     return opened(artifact).predict(texts, engine=engine, batch_size=batch_size, threads=threads)
 
 
-def export(artifact: str | Path | Artifact, *, to: Target, out: str | Path | None = None) -> Path:
+def export(
+    artifact: str | Path | Artifact,
+    *,
+    to: Target,
+    out: str | Path | None = None,
+    width: float | None = None,
+    depth: float | None = None,
+) -> Path:
     """Write an artifact for a runtime, or as a plain transformers model where its shape is uniform.
 
     Args:
         artifact: or its folder.
         to: ``openvino``, ``onnx`` or ``transformers``.
         out: folder; None puts OpenVINO and ONNX files into the artifact itself.
+        width: of a model with sub-networks: ``out`` becomes an artifact of this one, its export in it.
+        depth: likewise.
+
+    Raises:
+        ArtifactError: there is no such sub-network, or no folder for it.
     """
-    return opened(artifact).export(to, out)
+    made = opened(artifact)
+    if width is None and depth is None:
+        return made.export(to, out)
+    if out is None or to == "transformers":
+        wanted = "a folder of its own" if out is None else "to=openvino or onnx; export the artifact that this makes"
+        raise ArtifactError(f"export of a sub-network: needs {wanted}")
+    alone = made.subnetwork(out, width=1.0 if width is None else width, depth=1.0 if depth is None else depth)
+    alone.export(to)
+    return alone.path
 
 
 def demo(out: str | Path = RUNS / "demo", **options: Any) -> Artifact:

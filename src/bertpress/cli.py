@@ -314,15 +314,18 @@ def export(
     artifact: ArtifactPath,
     to: Annotated[Target, Option("--to", help="What the files are for.")],
     out: Annotated[Path | None, Option("--out", help="Folder; else into the artifact (not transformers).")] = None,
+    width: Annotated[float | None, Option("--width", help="Cut out this share of the heads and neurons.")] = None,
+    depth: Annotated[float | None, Option("--depth", help="Cut out this share of the layers.")] = None,
     json_: Json = False,
 ) -> Answer:
     """Write an artifact for OpenVINO, ONNX or plain transformers.
 
-    Plain transformers needs a uniform shape: all layers alike.
+    Plain transformers needs a uniform shape: all layers alike.  A width or a depth makes an artifact of one sub-network
+    of a model that has them, such as the recipe dynabert leaves.
     """
     from bertpress import api
 
-    path = api.export(artifact, to=to, out=out)
+    path = api.export(artifact, to=to, out=out, width=width, depth=depth)
     return Answer({"artifact": str(artifact), "to": to, "path": str(path)}, [str(path)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bertpress import tasks
@@ -119,6 +120,52 @@ def measure(
             "engines": rows,
         },
     }
+
+
+def subnetworks(
+    made: Artifact,
+    data: Rows | Path | None = None,
+    *,
+    tokens: int = 128,
+    threads: int | None = None,
+    seed: int = 0,
+    metric: tasks.UserMetric | None = None,
+) -> list[dict[str, Any]]:
+    """Size, arithmetic and score of every sub-network of an artifact, each written to disk and scored from there.
+
+    Args:
+        made: with widths and depths.
+        data: rows, or a folder of splits; None asks the hub.
+        tokens: length of the text whose MACs are counted.
+        threads: of PyTorch; all cores when None.
+        seed: of the bootstrap.
+        metric: the user's own.
+
+    Returns:
+        ``width``, ``depth``, ``parameters``, ``macs``, ``weight_bytes``, ``metric`` and more, by size.
+
+    Raises:
+        ArtifactError: it has none, or its weights are quantized.
+    """
+    elastic = made.blueprint.elastic
+    choices = [(w, d) for w in elastic.widths for d in elastic.depths] if elastic is not None else [(1.0, 1.0)]
+    whole, found = size(made.path).weight_bytes, []
+    for width, depth in choices:
+        with TemporaryDirectory() as folder:
+            alone = made.subnetwork(Path(folder) / "alone", width=width, depth=depth)
+            score = next(iter(alone.evaluate(data, threads=threads, seed=seed, metric=metric).values()))
+            shape = alone.blueprint
+            found.append({
+                "width": width,
+                "depth": depth,
+                "parameters": shape.total_parameters,
+                "parameters_without_embeddings": shape.parameters_without_embeddings,
+                "macs": sum(shape.macs(tokens).values()),
+                "tokens": tokens,
+                **size(alone.path).as_keys(whole),
+                "metric": score.model_dump(mode="json"),
+            })  # fmt: skip
+    return sorted(found, key=lambda each: (each["parameters"], each["macs"]))
 
 
 def scores(request: Request, data: Data, made: Artifact, engine: str, truth: list[Any]) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def _item(node: list[Any], step: str, place: str) -> Any:
     for i, item in enumerate(node):
         if isinstance(item, str):  # a method without parameters
             item = node[i] = {item: {}}
-        stage = isinstance(item, dict) and "use" in item
+        stage = isinstance(item, dict) and ("use" in item or "train" in item)
         name = item.get("name") if stage else next(iter(item), None) if isinstance(item, dict) else None
         if step in (str(i), name):
             if stage or not isinstance(item, dict) or len(item) != 1:

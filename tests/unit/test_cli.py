@@ -108,6 +108,9 @@ def test_export_and_report_name_what_they_wrote(finished, bertpress, tmp_path):
     assert status == 0
     assert json.loads(printed)["path"] == str(tmp_path / "plain")
     assert (tmp_path / "plain" / "model.safetensors").is_file()
+    status, _, said = bertpress("export", teacher, "--to", "onnx", "--out", tmp_path / "half", "--width", "0.5")
+    assert (status, said.count("\n")) == (2, 1)
+    assert "has no sub-networks" in said
     status, _, said = bertpress("export", out, "--to", "transformers", "--out", tmp_path / "cut")
     assert status == 2
     assert "layers.0.attention" in said  # fewer heads than span the hidden width: no plain config says that

@@ -160,3 +160,8 @@ def test_the_shipped_yaml_is_what_is_written_out(tmp_path):
     path = tmp_path / "resolved.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
     assert Recipe.load(path) == recipe
+
+
+def test_a_stage_that_only_trains_is_overridden_by_its_name():
+    raw = {"name": "test", "stages": [{"name": "cut", "use": ["prune/heads"]}, {"name": "tune", "train": {}}]}
+    assert Recipe.parse(raw, overrides=["stages.tune.train.epochs=2"]).stages[1].train.epochs == 2

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from bertpress.artifact import card, hub
 from bertpress.artifact import manifest as manifests
+from bertpress.artifact.codecs.bitmap import Bitmap
 from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.load import Checked, check, load_model
 from bertpress.artifact.manifest import CARD, Manifest
 from bertpress.artifact.predict import Predictor, logits_of
-from bertpress.artifact.save import finite, update, without_samples
+from bertpress.artifact.save import finite, parent_of, save, update, without_samples
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.subnetworks import cut, subnetwork
 from bertpress.errors import ArtifactError, DataError
 from bertpress.tasks import Rows, Task, UserMetric, predictions, references, score
 from bertpress.tasks import load as load_rows
@@ -166,6 +168,37 @@ class Artifact:
         self._predictors.clear()
         path, self.manifest = export(self, to, None if folder is None else Path(folder), **options)
         return path
+
+    def subnetwork(self, folder: str | Path, *, width: float = 1.0, depth: float = 1.0) -> "Artifact":
+        """Cut one sub-network out and write it as an artifact of its own.
+
+        Args:
+            folder: where.
+            width: share of the heads and neurons of each layer; one that the model was trained to run at.
+            depth: share of the layers; likewise.
+
+        Raises:
+            ArtifactError: the model has no sub-networks or not this one, its weights are quantized, the place is taken.
+        """
+        elastic = self.blueprint.elastic
+        if elastic is None:
+            raise ArtifactError(f"{self.path}: has no sub-networks; prune/dynabert makes models that do")
+        for name, share, known in (("width", width, elastic.widths), ("depth", depth, elastic.depths)):
+            if share not in known:
+                raise ArtifactError(
+                    f"{self.path}: {name}={share:g} must be one of {', '.join(f'{k:g}' for k in known)}"
+                )
+        if any(not isinstance(codec, Bitmap) for stored in self.model.storage.values() for codec in stored.codecs):
+            raise ArtifactError(f"{self.path}: its weights are quantized; cut the sub-network first and quantize that")
+        return save(
+            cut(self.model, subnetwork(self.blueprint, width=width, depth=depth)),
+            self.tokenizer if self.has_tokenizer else None,
+            self.task,
+            folder,
+            seed=self.manifest.seed,
+            command=self.manifest.command,
+            parent=parent_of(self.manifest.name, self.path),
+        )
 
     def record(self, metrics: Mapping[str, Any]) -> None:
         """Enter measured figures (``baseline``, ``artifact``, ``environment``) into manifest and model card.

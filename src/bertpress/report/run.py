@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from bertpress.report import comparison, pruning, sections, stages, storage
+from bertpress.report import comparison, pruning, sections, stages, storage, subnetworks
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import NOT_MEASURED, interval, milliseconds, size, typeset
@@ -25,6 +25,7 @@ def run_page(results: Results) -> str:
         Section("summary", "Before and after", sections.before_after(results)),
         Section("engines", "Engines", sections.engines(results)),
         Section("trade-offs", "Trade-offs", sections.trade_offs(results)),
+        *([Section("sub-networks", "Sub-networks", found)] if (found := subnetworks.subnetworks(results)) else []),
         Section("breakdown", "Breakdown", sections.breakdown(results)),
         Section("layers", "Layers", sections.layers(results)),
         *([Section("pruning", "Pruning", pruning.pruning(results))] if pruning.is_shown(results) else []),

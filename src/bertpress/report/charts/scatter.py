@@ -40,7 +40,13 @@ class Point:
 
 
 def scatter(
-    points: Sequence[Point], *, title: str, x_label: str, y_label: str, show_x: Callable[[float | None], str]
+    points: Sequence[Point],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    show_x: Callable[[float | None], str],
+    curve: Sequence[Point] = (),
 ) -> Markup:
     """Draw the points; lower x and higher y are better.
 
@@ -50,6 +56,7 @@ def scatter(
         x_label: what the horizontal axis counts.
         y_label: what the vertical axis counts.
         show_x: format of x values.
+        curve: those of them that a line joins, in this order.
     """
     across = axes.fitting([point.x for point in points], LEFT + 10, RIGHT)
     bounds = [bound for p in points for bound in (p.y, p.low, p.high) if bound is not None]
@@ -65,6 +72,9 @@ def scatter(
         if point.role == "baseline":
             y = upward(point.y)
             drawing.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="level"))
+    if curve:
+        path = "L".join(f"{across(point.x):.1f} {upward(point.y):.1f}" for point in curve)
+        drawing.append(element("g", element("path", d=f"M{path}", class_="line"), class_=curve[0].role))
     placed = [(point, across(point.x), upward(point.y)) for point in points]
     for point, x, y in sorted(placed, key=lambda drawn: drawn[0].role == "artifact"):  # it lies on top
         drawing.append(_mark(point, x, y, upward, show_x))
