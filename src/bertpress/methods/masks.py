@@ -99,7 +99,7 @@ def is_sparse(weight: Tensor, block: Block | None = None) -> bool:
     return thinned(weight.detach().cpu(), None, block) is not None
 
 
-def hold_zeros(model: Model, before: Mapping[str, Stored]) -> None:
+def hold_zeros(model: Model, before: Mapping[str, Stored] | None = None) -> None:
     """Put masks on what an earlier stage pruned, above all other transforms, so that training leaves zeros zero.
 
     Args:
@@ -110,7 +110,7 @@ def hold_zeros(model: Model, before: Mapping[str, Stored]) -> None:
         taken = any(
             isinstance(transform, WeightTransform) and transform.prunes for transform in transforms(model, name)
         )
-        if not taken and is_sparse(weight, block_of_zeros(before.get(name))):
+        if not taken and is_sparse(weight, block_of_zeros((before or {}).get(name))):
             put(model, name, Mask(weight.detach() != 0))
 
 

@@ -9,27 +9,26 @@ Departs from it: begin and end of the schedule are shares of the training run; i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from bertpress.encoder.grids import straight_through
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.masks import largest
+from bertpress.methods.movement_scores import above, masked, mean_activity
 from bertpress.methods.sparsity import Gradual, told
 from bertpress.methods.transform import WeightTransform
+from bertpress.training.objectives import Objective, Penalty
 from bertpress.training.optimizer import Optimization
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bertpress.training.objectives import Objective, Step
-
 STATE = "movement"
+SINGLE = (1, 1)  # each weight has a score of its own
 
 
 class Scored(WeightTransform):
@@ -54,7 +53,7 @@ class Scored(WeightTransform):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Same shape as ``weight``."""
-        return weight * straight_through(self.scores, self.kept().to(weight.dtype))
+        return masked(weight, self.scores, self.kept(), SINGLE)
 
 
 class TopScores(Scored):
@@ -76,35 +75,16 @@ class HighScores(Scored):
 
     def __init__(self, weight: Tensor, learning_rate: float, floor: float) -> None:
         super().__init__(weight, learning_rate, 0.0)
-        self.fewest = round(floor * weight.numel())
+        self.floor = floor
 
     def kept(self) -> Tensor:
         """A number that the scores decide."""
-        scores = self.scores.detach()
-        above = scores.sigmoid() > self.level
-        return above if int(above.sum()) >= self.fewest else largest(scores, self.fewest)
+        return above(self.scores, float(self.level), self.floor)
 
 
-class Penalty:
-    """The mean sigmoid of the scores, averaged over the matrices; it counts as the threshold rises.
-
-    Args:
-        weight: once the threshold is at ``final``.
-        final: the last threshold.
-    """
-
-    name = "scores"
-    captures: frozenset[str] = frozenset()
-    needs_teacher = False
-
-    def __init__(self, weight: float, final: float) -> None:
-        self.weight, self.final = weight, final
-
-    def __call__(self, step: Step) -> Tensor:
-        """A scalar."""
-        transforms: Sequence[Any] = list(step.state[STATE])  # type: ignore[call-overload]
-        means = torch.stack([transform.scores.sigmoid().mean() for transform in transforms])
-        return means.mean() * float(transforms[0].level) / self.final
+def activity(transforms: Sequence[Scored], final: float) -> Tensor:
+    """Mean sigmoid of the scores, averaged over the matrices, times how far the threshold has come; a scalar."""
+    return mean_activity([each.scores for each in transforms]) * float(transforms[0].level) / final
 
 
 class Levels(TrainerCallback):  # type: ignore[misc]
@@ -163,7 +143,10 @@ class Movement(Gradual):
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """Soft: the penalty, without which nothing would be pruned."""
-        return [Penalty(self.penalty, self.threshold)] if self.variant == "soft" and self.penalty else []
+        if self.variant == "hard" or not self.penalty:
+            return []
+        transforms = list(ctx.state[STATE])  # type: ignore[call-overload]
+        return [Penalty("scores", partial(activity, transforms, self.threshold), weight=self.penalty)]
 
     def callbacks(self, ctx: Context) -> list[TrainerCallback]:
         """The schedule."""

@@ -1,12 +1,10 @@
 """Sheet P3: the gradient of a score, exact shares, schedules at their turning points, and no trace of scores."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from short_training import SETTINGS, TASK, batch, context, tiny, train
 
-from bertpress.methods.prune.movement import HighScores, Movement, Penalty, TopScores
+from bertpress.methods.prune.movement import HighScores, Movement, TopScores, activity
 from bertpress.methods.transform import bake
 from bertpress.training.optimizer import make_groups
 
@@ -67,14 +65,13 @@ def test_sigmoids_above_the_threshold_and_never_less_than_the_floor():
 def test_the_penalty_is_the_mean_over_matrices_and_grows_with_the_threshold():
     small, large = HighScores(drawn(2, 2), 1e-2, 0.0), HighScores(drawn(8, 8), 1e-2, 0.0)
     small.scores.data.fill_(1.0)
-    step = SimpleNamespace(state={"movement": [small, large]})
-    term = Penalty(400.0, 0.1)
-    assert term(step).item() == 0
+    assert activity([small, large], 0.1).item() == 0
     for transform in (small, large):
         transform.level.fill_(0.05)
     sigmoid = float(torch.tensor(1.0).sigmoid())
-    assert term(step).item() == pytest.approx((sigmoid + 0.5) / 2 * 0.5)  # not weighted by size; half of the threshold
-    term(step).backward()
+    found = activity([small, large], 0.1)
+    assert found.item() == pytest.approx((sigmoid + 0.5) / 2 * 0.5)  # not weighted by size; half of the threshold
+    found.backward()
     torch.testing.assert_close(small.scores.grad, torch.full((2, 2), sigmoid * (1 - sigmoid) / 4 / 2 * 0.5))
 
 
