@@ -23,7 +23,7 @@ FLOORS = [
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
     {"recipe", "runfolder", "stages", "outcome", "teacher"},
     {"runner", "listing", "inputs", "demo", "measuring"},
-    {"api"},
+    {"api", "study"},
     {"terminal", "options", "cli", "docs", "__main__"},
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.model import Encoder, all_layers
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Model
 
 Plan = Callable[[Encoder], Iterator[EncoderLayer]]
@@ -28,8 +29,14 @@ class LayerPlan(TrainerCallback):  # type: ignore[misc]
         self.plan = plan
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Model | None = None, **_: Any) -> None:
-        """Follow the plan."""
+        """Follow the plan.
+
+        Raises:
+            RecipeError: another method of the stage has a plan too.
+        """
         assert model is not None
+        if model.encoder.plan is not all_layers:
+            raise RecipeError("two methods of one stage decide which layers run; give each a stage of its own")
         model.encoder.plan = lambda encoder: (self.plan if encoder.training else all_layers)(encoder)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Model | None = None, **_: Any) -> None:

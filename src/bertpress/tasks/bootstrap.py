@@ -53,6 +53,13 @@ def _interval(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def mean_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
+    """The mean of some values, with the bounds of its 95 % percentile bootstrap interval."""
+    array = np.asarray(values, np.float64)
+    means = [counts @ array / len(array) for counts in resample_counts(_check(values), seed)]
+    return float(array.mean()), *_interval(np.concatenate(means))
+
+
 def _check(*lists: Sequence[Any]) -> int:
     sizes = {len(x) for x in lists}
     if len(sizes) != 1 or 0 in sizes:

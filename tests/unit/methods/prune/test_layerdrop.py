@@ -49,6 +49,12 @@ def test_evaluation_and_what_comes_after_run_all_layers():
     assert model.encoder.plan is all_layers
 
 
+def test_two_plans_in_one_stage_are_refused():
+    model, callback = following(model_of(2), 0.5)
+    with pytest.raises(RecipeError, match="two methods of one stage decide which layers run"):
+        callback.on_train_begin(None, None, None, model=model)
+
+
 def test_layers_are_skipped_independently_with_probability_p():
     encoder, p = model_of(6).encoder, 0.3
     torch.manual_seed(0)
