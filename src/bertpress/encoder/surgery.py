@@ -6,16 +6,19 @@ forgot is an error and not a silently fresh weight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bertpress.encoder.blueprint import Blueprint, LayerSpec
+from bertpress.encoder.axes import hidden_axes as hidden_axes
+from bertpress.encoder.blueprint import AttentionSpec, Blueprint, LayerSpec
 from bertpress.encoder.model import BertpressPreTrainedModel
 
 State = dict[str, Tensor]
+Widths = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
 Unit = Literal["all", "attention", "ffn"]
 
 
@@ -104,11 +107,52 @@ def _slice_heads(state: State, prefix: str, positions: Sequence[int], layer: Lay
         ):
             _drop(state, f"{prefix}.{part}")
         return
-    queries, values = _rows(positions, spec.head_size), _rows(positions, spec.value_size)
+    _take_rows(state, prefix, _rows(positions, spec.head_size), _rows(positions, spec.value_size))
+
+
+def _take_rows(state: State, prefix: str, queries: Tensor, values: Tensor) -> None:
     for name, rows in (("query", queries), ("key", queries), ("value", values)):
         state[f"{prefix}.{name}.weight"] = state[f"{prefix}.{name}.weight"][rows]
         state[f"{prefix}.{name}.bias"] = state[f"{prefix}.{name}.bias"][rows]
     state[f"{prefix}.output.weight"] = state[f"{prefix}.output.weight"][:, values]
+
+
+def keep_head_width(model: BertpressPreTrainedModel, kept: Mapping[int, Widths]) -> BertpressPreTrainedModel:
+    """Keep these dimensions inside the heads; the factor on the scores stays what it was.
+
+    Args:
+        model: any of our models.
+        kept: layer -> for each of its heads the dimensions of queries and keys, and those of values; as many in each.
+
+    Raises:
+        ValueError: for a layer or dimension that is not there, or heads of unequal width.
+    """
+    state, layers = _state(model), _layers(model)
+    for layer, (queries, values) in kept.items():
+        _owned(layers, layer, "attention", len(layers))
+        spec = layers[layer].attention
+        rows = [_inside(layer, *which) for which in ((queries, spec, spec.head_size), (values, spec, spec.value_size))]
+        _take_rows(state, f"encoder.layers.{layer}.attention", *rows)
+        new = {
+            "head_size": len(queries[0]),
+            "value_size": len(values[0]),
+            "scale": spec.scale or 1 / math.sqrt(spec.head_size),
+        }
+        for i in _users(layers, layer, "attention"):
+            layers[i] = layers[i].model_copy(update={"attention": spec.model_copy(update=new)})
+    return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
+
+
+def _inside(layer: int, kept: Sequence[Sequence[int]], spec: AttentionSpec, size: int) -> Tensor:
+    widths = {len(each) for each in kept}
+    if (
+        len(kept) != len(spec.heads)
+        or len(widths) != 1
+        or 0 in widths
+        or not all(0 <= d < size for each in kept for d in each)
+    ):
+        raise ValueError(f"layer {layer}: needs equally many dimensions in [0, {size - 1}] for each of {spec.heads}")
+    return torch.tensor([i * size + d for i, each in enumerate(kept) for d in sorted(each)], dtype=torch.long)
 
 
 def keep_neurons(
@@ -242,57 +286,3 @@ def keep_hidden(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     if embeddings.project == "none":
         embeddings = embeddings.model_copy(update={"size": len(index)})
     return rebuild(model, blueprint.replace(hidden_size=len(index), embeddings=embeddings), state)
-
-
-def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, ...]:
-    """The axes of a weight that run over the hidden dimensions: what a hidden mask covers, and a cut slices."""
-    both: tuple[int, ...] = tuple(range(tensor.dim()))
-    rows, columns = (0,), (tensor.dim() - 1,)
-    unit = name.removeprefix("encoder.")
-    if "slot" in name:
-        return rows if name.endswith("input_slot.factor") else ()
-    if unit.startswith("embeddings."):
-        return _embedding_axes(blueprint, unit, rows, columns)
-    if unit.startswith("head."):
-        return _head_axes(blueprint, unit.removeprefix("head."), both, rows, columns)
-    if not unit.startswith("layers."):
-        return ()
-    layer, part = blueprint.layers[int(unit.split(".")[1])], unit.split(".", 2)[2]
-    if layer.bottleneck is None:
-        closes = part.startswith(("attention.output.", "attention.norm.")) or ".outer." in part or ".norm." in part
-        if closes:
-            return rows
-        return columns if part.endswith(".weight") else ()
-    source = layer.bottleneck.attention_input
-    reads: tuple[str, ...] = ("narrow.dense.weight", "narrow_query.dense.weight")
-    reads += ("attention.value.weight",) if source != "inner" else ()
-    reads += ("attention.query.weight", "attention.key.weight") if source == "hidden" else ()
-    if part in reads:
-        return columns
-    return rows if part.startswith("widen.") else ()
-
-
-def _embedding_axes(
-    blueprint: Blueprint, unit: str, rows: tuple[int, ...], columns: tuple[int, ...]
-) -> tuple[int, ...]:
-    if unit.startswith("embeddings.projection."):
-        return rows
-    project = blueprint.embeddings.project
-    if project == "none" or (project == "tokens" and unit != "embeddings.word.weight"):
-        return columns
-    return ()
-
-
-def _head_axes(
-    blueprint: Blueprint, part: str, both: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...]
-) -> tuple[int, ...]:
-    head = blueprint.head
-    assert head is not None
-    if head.kind != "masked_lm":
-        return both if part.startswith("dense.") else columns if part.endswith("weight") else ()
-    if head.free_decoder:
-        raise ValueError("hidden dimensions of a masked LM with an untied decoder part cannot be cut")
-    square = blueprint.embeddings.project == "none"
-    if part == "dense.weight":
-        return both if square else columns
-    return rows if square and part in ("dense.bias", "norm.weight", "norm.bias") else ()
