@@ -28,10 +28,49 @@ from bertpress.runner import Request, press
 
 TASKS = ("sst2", "ag_news")
 TIMED_TEXTS, ROUNDS = 128, 12
-PRETRAINED = "pretrained"
 
-# by the name of the line
-ROWS: dict[str, Row] = {}
+HALF_WIDTH = str(Path(__file__).with_name("half-width.yaml"))
+
+# by the name of the line; what the paper prunes before fine-tuning starts from the pre-trained model
+ROWS: dict[str, Row] = {
+    "magnitude, 50 %": Row("magnitude", {"stages.0.use.0.keep": 0.5}),
+    "magnitude, 10 %": Row("magnitude", {"stages.0.use.0.keep": 0.1}),
+    "movement from labels, 10 %": Row("movement", {"stages.0.use.0.keep": 0.1, "stages.0.use.1.alpha": 0.0}),
+    "movement, 50 %": Row("movement", {"stages.0.use.0.keep": 0.5}),
+    "movement, 10 %": Row("movement", {"stages.0.use.0.keep": 0.1}),
+    "lottery ticket, 3 rounds": Row("lottery-ticket", {"stages.0.repeat": 3}, "pretrained"),
+    "lottery ticket, 6 rounds": Row("lottery-ticket", {"stages.0.repeat": 6}, "pretrained"),
+    "RPP, 59 %": Row("rpp"),
+    "RPP, 30 %": Row("rpp", {"stages.0.use.0.keep": 0.3}),
+    "oBERT, 50 %": Row("obert"),
+    "oBERT, 10 %": Row("obert", {"stages.0.use.0.keep": 0.1}),
+    "blocks, 50 %": Row("block-structured"),
+    "blocks, 25 %": Row("block-structured", {"stages.0.use.0.keep": 0.25}),
+    "block movement": Row("block-movement"),
+    "block movement, more penalty": Row(
+        "block-movement", {"stages.0.use.0.attention": 30.0, "stages.0.use.0.ffn": 30.0}
+    ),
+    "heads, 60 %": Row("sixteen-heads"),
+    "heads, 30 %": Row("sixteen-heads", {"stages.0.use.0.keep": 0.3}),
+    "half of heads and neurons": Row(HALF_WIDTH),
+    "a quarter of heads and neurons": Row(HALF_WIDTH, {"stages.0.use.0.keep": 0.25, "stages.0.use.1.keep": 0.25}),
+    "top layers, 3 of 6": Row("poor-mans-bert", start="pretrained"),
+    "top layers, 2 of 6": Row("poor-mans-bert", {"stages.0.use.0.drop": 2}, "pretrained"),
+    "bottom layers, 3 of 6": Row("poor-mans-bert", {"stages.0.use.0.strategy": "bottom"}, "pretrained"),
+    "LayerDrop, 3 of 6": Row("layerdrop"),
+    "LayerDrop, 2 of 6": Row("layerdrop", {"stages.0.use.0.drop": 0.34, "stages.0.use.0.p": 0.2}),
+    "Theseus, 3 layers": Row("theseus"),
+    "Theseus, 2 layers": Row("theseus", {"stages.0.use.0.layers": 2}),
+    "tickets, good": Row("all-tickets", start="pretrained"),
+    "tickets, random": Row("all-tickets", {"stages.0.use.0.which": "random"}, "pretrained"),
+    "tickets, bad": Row("all-tickets", {"stages.0.use.0.which": "bad"}, "pretrained"),
+    "DynaBERT, 0.25 x 0.5": Row("dynabert"),
+    "DynaBERT, 0.5 x 0.75": Row("dynabert", {"stages.3.use.0.width": 0.5, "stages.3.use.0.depth": 0.75}),
+    "composition, 60 % of the latency": Row("composition"),
+    "composition, 40 % of the latency": Row("composition", {"stages.0.use.0.latency": 0.4}),
+    "schuBERT": Row("schubert"),
+    "schuBERT, 4 rounds": Row("schubert", {"stages.0.repeat": 4}),
+}
 
 
 def integers(model: Path, task: str, options: argparse.Namespace, place: Path) -> Path:
