@@ -55,10 +55,15 @@ def cut_empty(model: Model) -> Model:
     cut = keep_neurons(keep_heads(model, heads), neurons)
     for name, shift in shifts.items():
         cut.get_parameter(name).add_(shift)
+    carry_storage(model, cut)
+    return cut
+
+
+def carry_storage(model: Model, cut: Model) -> None:
+    """Let the weights of ``model`` that a cut left whole be stored in ``cut`` as they were."""
     shapes = {name: weight.shape for name, weight in model.unique_weights()}
     same = {name for name, weight in cut.unique_weights() if weight.shape == shapes[name]}
     cut.storage = {name: stored for name, stored in model.storage.items() if name in same}
-    return cut
 
 
 def _gone(into: nn.Module, out: nn.Module, size: int) -> Tensor:
