@@ -6,7 +6,9 @@ from bertpress.encoder.blueprint import AttentionSpec, Blueprint, EmbeddingSpec,
 from bertpress.encoder.model import build_model
 from bertpress.export.parity import probes
 from bertpress.methods.base import Context
+from bertpress.methods.quantize.fixed_point import FixedPoint
 from bertpress.methods.quantize.int8 import Int8
+from bertpress.methods.transform import bake
 
 MIXED = ((12, 1536), (5, 700), (1, 64), (0, 0))
 
@@ -42,6 +44,18 @@ def albert_like():
     return mixed(layers=(first, shared, shared))
 
 
-def int8(model, **options):
+def context(model):
     batches = probes(model, seed=1)
-    return Int8(**options).finish(model, Context(task=None, tokenizer=None, seed=0, calibration=lambda _: batches))
+    return Context(task=None, tokenizer=None, seed=0, calibration=lambda _: batches)
+
+
+def int8(model, **options):
+    return Int8(**options).finish(model, context(model))
+
+
+def few_bits(model, activation_bits):
+    """Weights of 8 bits; the operands of every product, attention maps and values among them, of fewer."""
+    method, ctx = FixedPoint(widths=[8], average_bits=8, activation_bits=activation_bits), context(model)
+    model = method.attach(model, ctx)
+    bake(model)
+    return method.finish(model, ctx)

@@ -26,11 +26,7 @@ from bertpress.encoder.grids import (
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need, Trait
 from bertpress.methods.matching import AttentionScores, HiddenStates, TeacherLoss
-from bertpress.methods.quantization import (
-    ROWS,
-    Bits,
-    TrainedQuantizer,
-)
+from bertpress.methods.quantization import ROWS, Bits, TrainedQuantizer
 from bertpress.methods.transform import FakeQuantizer, WeightTransform
 from bertpress.training.objectives import Objective
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bertpress.report.charts.heat import Block, Cell, heat, shade
 from bertpress.report.charts.histogram import histogram
-from bertpress.report.charts.sensitivity import Layer, sensitivity
+from bertpress.report.charts.sensitivity import Part, sensitivity
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import exact, percent, significant, typeset
 from bertpress.report.reading import Results, items, mapping, number, numbers, text
@@ -26,7 +26,10 @@ REST = {r"encoder\.embeddings\.(word|position|segment)\.weight": "", r"head\..*"
 ALWAYS = tuple(MATRICES.values())[:6]
 TABLES = ("word", "position", "segment", "head")
 _LAYER = re.compile(r"encoder\.layers\.(\d{1,4})\.(.+)\.weight")
+_GROUP = re.compile(r"layers\.(\d{1,4})\.(.+)")
 FLOAT_BITS = 32
+OMEGA = "Omega = |mean| + standard deviation of the top Hessian eigenvalue over samples of training text."
+RISE = "How much the loss on training text rises when this group of weights alone is quantized, by layer."
 
 
 class Weight(NamedTuple):
@@ -69,9 +72,10 @@ def storage(results: Results) -> Markup:
     figures = [_map(found) if found else missing("Bits of each weight")]
     parts: list[Markup] = []
     for name, notes in _notes(results):
-        layers = _layers(mapping(notes, "bits"))
-        if layers:
-            figures.append(_sensitivity(name, layers))
+        if layers := _layers(mapping(notes, "bits")):
+            figures.append(_sensitivity(name, "Sensitivity of each layer", layers, OMEGA))
+        if groups := _groups(mapping(notes, "groups")):
+            figures.append(_sensitivity(name, "Sensitivity of each group", groups, RISE, left=120))
         if pictures := items(notes, "gobo"):
             parts.append(_dictionaries(name, pictures))
     return join(_words(found) if found else None, element("div", figures, class_="grid two"), parts)
@@ -81,7 +85,7 @@ def _notes(results: Results) -> Iterator[tuple[str, Results]]:
     """Stages whose notes this section shows: name and notes."""
     for stage in items(results, "stages"):
         notes = mapping(stage, "notes")
-        if mapping(notes, "bits") or items(notes, "gobo"):
+        if mapping(notes, "bits") or mapping(notes, "groups") or items(notes, "gobo"):
             yield text(stage, "name") or "stage", notes
 
 
@@ -139,18 +143,37 @@ def _cell(found: Sequence[Weight] | None, owner: str) -> Cell | None:
     return Cell(bits, f"{owner}: {significant(bits, 4)} bits a weight ({kinds}), {shape}", shade(bits))
 
 
-def _layers(notes: Results) -> list[Layer]:
+def _layers(notes: Results) -> list[Part]:
     """Layers of a note on bits in order; empty where none of them has a measure."""
-    found = [
-        Layer(
-            str(int(depth) + 1) if _is_number(depth) else str(depth),
-            number(entry, "omega"),
-            numbers(entry, "eigenvalues"),
-            number(entry, "bits"),
-        )
-        for depth, entry in sorted(notes.items(), key=_order)
-    ]
-    return found if any(layer.omega is not None for layer in found) else []
+    found = []
+    for depth, entry in sorted(notes.items(), key=_order):
+        label = str(int(depth) + 1) if _is_number(depth) else str(depth)
+        samples = numbers(entry, "eigenvalues")
+        spread = ""
+        if samples:
+            low, high = significant(min(samples)), significant(max(samples))
+            spread = f", top eigenvalues from {low} to {high} in {len(samples)} samples"
+        found.append(_part(label, f"layer {label}: Omega", number(entry, "omega"), number(entry, "bits"), spread))
+    return _measured(found)
+
+
+def _groups(notes: Results) -> list[Part]:
+    """Groups of a note on bits, as the model has them; empty where none of them has a measure."""
+    found = []
+    for group, entry in notes.items():
+        match = _GROUP.fullmatch(str(group))
+        label = (f"{int(match[1]) + 1}, {match[2]}" if match else str(group)).replace("_", " ")
+        found.append(_part(label, f"{label}: rise of", number(entry, "rise"), number(entry, "bits")))
+    return _measured(found)
+
+
+def _part(label: str, measured: str, measure: float | None, bits: float | None, more: str = "") -> Part:
+    words = "" if measure is None else f"{measured} {significant(measure)}"
+    return Part(label, measure, bits, words + ("" if bits is None else f", {bits:,.4g} bits") + more)
+
+
+def _measured(parts: list[Part]) -> list[Part]:
+    return parts if any(part.measure is not None for part in parts) else []
 
 
 def _is_number(depth: object) -> bool:
@@ -162,14 +185,13 @@ def _order(item: tuple[Any, Any]) -> tuple[bool, int, str]:
     return (not _is_number(depth), int(depth) if _is_number(depth) else 0, depth)
 
 
-def _sensitivity(stage: str, layers: Sequence[Layer]) -> Markup:
-    words = "Omega = |mean| + standard deviation of the top Hessian eigenvalue over samples of training text."
+def _sensitivity(stage: str, title: str, parts: Sequence[Part], words: str, left: int = 30) -> Markup:
     return element(
         "figure",
         element(
             "figcaption", element("strong", "Sensitivity and bits"), element("span", f" in {stage}", class_="muted")
         ),
-        sensitivity(layers, title="Sensitivity of each layer"),
+        sensitivity(parts, title=title, left=left),
         element("p", words, class_="hint"),
     )
 

@@ -17,9 +17,11 @@ from bertpress import tasks
 from bertpress.encoder.layers import EncoderLayer, FeedForward
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.tasks import Task
+from bertpress.training.frozen import frozen_but
 from bertpress.training.teacher import model_inputs
 
 Measure = Literal["gradient", "ablation"]
+PIECE = 16  # examples that are differentiated together; more take more memory, not less time
 
 
 def gate_importance(
@@ -39,44 +41,50 @@ def gate_importance(
     Returns:
         Key -> (groups,) importances, float64.
     """
-    seen: dict[Hashable, list[Tensor]] = {key: [] for key in gates}
+    signed: dict[Hashable, Tensor] = {}
     total: dict[Hashable, Tensor] = {}
-    training, count = model.training, 0
-    model.eval()
+    count = 0
 
-    def record(key: Hashable) -> Callable[[Any, Any, Tensor], None]:
-        def hook(_module: Any, _inputs: Any, activation: Tensor) -> None:
-            activation.retain_grad()
-            seen[key].append(activation)
+    def record(key: Hashable, size: int) -> Callable[[Any, Any, Tensor], Tensor]:
+        def hook(_module: Any, _inputs: Any, activation: Tensor) -> Tensor:
+            if not activation.requires_grad:  # the first gate: nothing below it has to be differentiated
+                activation = activation.detach().requires_grad_()
+            value = activation.detach()
+
+            def add(gradient: Tensor) -> None:
+                found = _per_example(value, gradient, size)
+                signed[key] = signed[key] + found if key in signed else found
+
+            activation.register_hook(add)
+            return activation
 
         return hook
 
-    hooks = [module.register_forward_hook(record(key)) for key, (module, _) in gates.items()]
+    hooks = [module.register_forward_hook(record(key, size)) for key, (module, size) in gates.items()]
     try:
-        for batch in batches:
-            for tensors in seen.values():
-                tensors.clear()
-            with torch.enable_grad():
-                logits = model(**model_inputs(batch)).logits
-                _sum_of_examples(logits, batch, loss).backward()
-            count += len(logits)
-            for key, (_, size) in gates.items():
-                signed = sum(_per_example(activation, size) for activation in seen[key])
-                assert isinstance(signed, Tensor)
-                total[key] = total.get(key, torch.zeros(())) + signed.abs().sum(0)
+        # weights need no gradient: theirs, and the inputs kept for them, would take most of the memory
+        with frozen_but(model):
+            for piece in (piece for batch in batches for piece in _pieces(batch)):
+                signed.clear()
+                logits = model(**model_inputs(piece)).logits
+                _sum_of_examples(logits, piece, loss).backward()
+                count += len(logits)
+                for key, value in signed.items():
+                    total[key] = total.get(key, torch.zeros(())) + value.abs().sum(0)
     finally:
         for hook in hooks:
             hook.remove()
-        model.zero_grad(set_to_none=True)
-        model.train(training)
-    return {key: value / count for key, value in total.items()}
+    return {key: total[key] / count for key in gates}
 
 
-def _per_example(activation: Tensor, size: int) -> Tensor:
+def _pieces(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    for at in range(0, len(batch["input_ids"]), PIECE):
+        yield {name: tensor[at : at + PIECE] for name, tensor in batch.items()}
+
+
+def _per_example(activation: Tensor, gradient: Tensor, size: int) -> Tensor:
     """(batch, tokens, channels) to (batch, groups): the derivative of each example's loss by each group's gate."""
-    assert activation.grad is not None
-    product = (activation.detach() * activation.grad).sum(1)
-    groups: Tensor = product.double().unflatten(-1, (-1, size))
+    groups: Tensor = (activation * gradient).sum(1).double().unflatten(-1, (-1, size))
     return groups.sum(-1)
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from uneven_models import int8, mixed, mpnet_like
+from uneven_models import few_bits, int8, mixed, mpnet_like
 
 from bertpress.export.onnx import drop_unused, export, fold_transposes, look_up_integers
 from bertpress.export.parity import parity
@@ -59,6 +59,37 @@ def test_integers_agree_with_their_simulation_and_are_integers_in_the_file(expor
     rest = sum(weight.numel() for _, weight in model.unique_weights()) - matrices
     assert elements[TensorProto.FLOAT] <= rest + zeros + 200
     assert not [node for node in graph.node if node.op_type == "Transpose" and "weight" in node.input[0]]
+
+
+def integer_products(folder):
+    """How many matrix products run as integers."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(folder / "optimized.onnx").graph.node
+    return sum(node.op_type == "MatMulIntegerToFloat" for node in nodes)
+
+
+def test_scales_of_each_token_run_as_integers(tmp_path):
+    model = int8(mixed(), activation_scales="dynamic")
+    export(model, tmp_path)
+    found = parity(model, tmp_path, "onnxruntime")
+    assert found.logit_difference < 0.02
+    assert found.label_agreement == 100
+    assert integer_products(tmp_path) == 18  # all but the head's
+
+
+@pytest.mark.parametrize("bits", [2, 6])
+def test_few_bits_are_the_same_values_and_run_as_integers(bits, tmp_path):
+    model = few_bits(mixed(), bits)
+    export(model, tmp_path)
+    found = parity(model, tmp_path, "onnxruntime")
+    assert found.logit_difference < 0.05
+    assert found.label_agreement == 100
+    assert integer_products(tmp_path) == 24  # scores, and averages of values, too
 
 
 def test_nothing_of_the_machine_is_in_the_file(exported):

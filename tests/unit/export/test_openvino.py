@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from uneven_models import albert_like, int8, mixed, mpnet_like
+from uneven_models import albert_like, few_bits, int8, mixed, mpnet_like
 
 from bertpress.engines.openvino import OpenVINO
 from bertpress.export.openvino import export
@@ -74,16 +74,39 @@ def test_integers_agree_with_their_simulation_and_are_integers_in_the_file(expor
     assert path.with_suffix(".bin").stat().st_size == pytest.approx(expected, rel=0.02)
 
 
+def products(folder):
+    """How many products with constants run as integers, and how many as floats; then those of two activations."""
+    constant, other = Counter(), Counter()
+    for node in OpenVINO.load(folder, 1)._compiled.get_runtime_model().get_ops():
+        info = {key: node.rt_info[key].value for key in ("layerType", "primitiveType") if key in node.rt_info}
+        kind = info.get("layerType", "")
+        if kind.startswith(("FullyConnected", "MatMul")):
+            (other if kind.startswith("MatMul") else constant)["i8" in info["primitiveType"].lower()] += 1
+    return constant, other
+
+
 def test_integer_kernels_run(exported):
     _, folder = exported["int8"]
-    engine = OpenVINO.load(folder, 1)
-    kinds = Counter()
-    for node in engine._compiled.get_runtime_model().get_ops():
-        info = {key: node.rt_info[key].value for key in ("layerType", "primitiveType") if key in node.rt_info}
-        if info.get("layerType", "").startswith("FullyConnected"):
-            kinds["i8" in info["primitiveType"].lower()] += 1
-    assert kinds[True] == 19  # all but the classifier
-    assert kinds[False] == 1
+    assert products(folder)[0] == {True: 19, False: 1}  # all but the classifier
+
+
+def test_scales_of_each_token_run_as_integers(tmp_path):
+    model = int8(mixed(), activation_scales="dynamic")
+    export(model, tmp_path)
+    found = parity(model, tmp_path, "openvino")
+    assert found.logit_difference < 0.02
+    assert found.label_agreement == 100
+    assert products(tmp_path)[0] == {True: 19, False: 1}
+
+
+@pytest.mark.parametrize("bits", [2, 6])
+def test_few_bits_are_the_same_values_and_run_as_integers(bits, tmp_path):
+    model = few_bits(mixed(), bits)
+    export(model, tmp_path)
+    found = parity(model, tmp_path, "openvino")
+    assert found.logit_difference < 0.05
+    assert found.label_agreement == 100
+    assert products(tmp_path) == ({True: 19, False: 1}, {True: 6})
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,25 @@ def test_layers_stand_in_the_order_of_their_numbers():
     assert re.findall(r"layer (\S+): Omega", page) == ["1", "3", "11", "&lt;x&gt;"]
 
 
+def test_groups_of_fixed_point_show_their_rise_and_their_bits():
+    groups = {
+        "embeddings": {"rise": 0.002, "bits": 3},
+        "layers.0.attention_in": {"rise": 0.25, "bits": 6},
+        "layers.11.ffn": {"rise": -0.01, "bits": 3},
+        "<x>": {"rise": None, "bits": 4},
+    }
+    page = shown([], {"name": "retrain", "notes": {"groups": groups}})
+    assert "1, attention in: rise of 0.250, 6 bits<" in page
+    assert re.findall(r"([^<>]+): rise of", page) == ["embeddings", "1, attention in", "12, ffn"]
+    assert (page.count('class="amount"'), page.count(" bits</text>")) == (3, 4)
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)"[^>]*class="amount"', page)]
+    assert widths[1] == max(widths)
+    assert widths[2] / widths[1] == pytest.approx(0.01 / 0.25, abs=0.01)  # falls reach to the other side
+    assert ">&lt;x&gt;<" in page
+    assert "when this group of weights alone is quantized" in page
+    assert 'class="amount"' not in (shown([], {"notes": {"groups": {"head": {"bits": 4}}}}) or "")
+
+
 @pytest.mark.parametrize("omegas", [[0.0, 0.0], [-1.0, 5.0], [1e-9, 1e9], [3.0], [None, 2.0]])
 def test_any_measures_can_be_drawn(omegas):
     notes = {str(depth): {"omega": omega, "bits": 3, "eigenvalues": []} for depth, omega in enumerate(omegas)}

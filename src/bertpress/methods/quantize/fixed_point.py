@@ -7,13 +7,15 @@ A reconstruction: the paper is known here by its abstract.  Chosen by us are the
 step that minimises the squared error), and the assignment: among all that never give a more sensitive group fewer bits
 it minimises the sum of rises, each scaled by the power of the rounding noise, which a bit divides by four.
 
-Departs from it: attention maps stay float, as no slot lies on them; activations have 8 bits, not 6; the last phase
-averages no weights; embedding tables have a step for each row (sheet Q7).
+All operands of products are quantized: the inputs of linear maps, queries and keys, and, with ``maps``, attention maps
+(unsigned, in [0, 1], so that maps whose every entry lies below half a step vanish) and values.
+
+Departs from it: by default these have 8 bits, not 6 (``activation_bits: 6``); the last phase averages no weights;
+embedding tables have a step for each row (sheet Q7).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, combinations_with_replacement
@@ -24,15 +26,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from bertpress import tasks
-from bertpress.artifact.folder import write_file
 from bertpress.encoder.grids import Block, Grid, fitted_grid, quantize
 from bertpress.encoder.transforms import put
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Model, Need, Trait
-from bertpress.methods.quantization import (
-    ROWS,
-    TrainedQuantizer,
-)
+from bertpress.methods.quantization import ROWS, TrainedQuantizer, chosen_bits, note_bits
 from bertpress.methods.transform import FakeQuantizer
 from bertpress.tasks import Task
 from bertpress.training.teacher import model_inputs
@@ -161,6 +159,7 @@ class FixedPoint(TrainedQuantizer):
     tables_too: bool = Field(
         True, description="Share out bits to the embedding tables that are not float; false: embedding_bits decides."
     )
+    maps: bool = Field(True, description="Attention maps and values are quantized as the other activations are.")
     examples: int = Field(128, ge=1, le=100_000, description="Training examples of the analysis and the first ranges.")
 
     @model_validator(mode="after")
@@ -181,7 +180,7 @@ class FixedPoint(TrainedQuantizer):
             for name, grid in grids.items():
                 put(model, name, FakeQuantizer(partial(fixed, grid=grid)))
 
-        return self.simulate(model, ctx, put_weights)
+        return self.simulate(model, ctx, put_weights, maps=self.maps)
 
     def kept(self, model: Model, ctx: Context) -> dict[str, Grid]:
         """The grids on which the stage before left the weights.
@@ -214,18 +213,13 @@ class FixedPoint(TrainedQuantizer):
         """Bits of every group; without analysis where there is one width."""
         if len(self.widths) == 1:
             return dict.fromkeys(groups, self.widths[0])
-        place = None if ctx.folder is None else ctx.folder / "bits.json"
-        if place is not None and place.is_file():  # a run that goes on
-            before = json.loads(place.read_text(encoding="utf-8"))
-            rises = {group: float(before[group]["rise"]) for group in groups}
+        if found := chosen_bits(ctx):
+            rises = {group: float(found[group]["rise"]) for group in groups}
         else:
             rises = rises_of_loss(model, ctx.task, ctx.batches(self.examples), groups, self.probe_bits)
         sizes = {group: sum(model.get_parameter(name).numel() for name in names) for group, names in groups.items()}
         bits = assign_bits(rises, sizes, self.widths, self.average_bits)
-        ctx.notes["groups"] = content = {group: {"rise": rises[group], "bits": bits[group]} for group in groups}
-        if place is not None:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_file(place, json.dumps(content, indent=1) + "\n")
+        note_bits(ctx, "groups", {group: {"rise": rises[group], "bits": bits[group]} for group in groups})
         average = sum(bits[group] * sizes[group] for group in groups) / sum(sizes.values())
         ctx.say(f"quantize/fixed_point gives {average:.2f} bits a weight: {_summary(bits)}")
         return bits

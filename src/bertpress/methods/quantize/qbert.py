@@ -11,31 +11,25 @@ data; embedding tables have a range for each row (sheet Q7).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from bertpress import tasks
-from bertpress.artifact.folder import write_file
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.grids import Block, affine_grid
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need, Trait
 from bertpress.methods.hessian import hessian_product, random_vector, top_eigenvalue
-from bertpress.methods.quantization import (
-    ROWS,
-    TrainedQuantizer,
-)
+from bertpress.methods.quantization import ROWS, TrainedQuantizer, chosen_bits, note_bits
 from bertpress.methods.transform import FakeQuantizer
 from bertpress.tasks import Task
+from bertpress.training.frozen import frozen_but
 from bertpress.training.teacher import model_inputs
 
 Batch = Mapping[str, Tensor]
@@ -164,29 +158,11 @@ def layer_eigenvalues(
     losses = [lambda piece=piece: loss(piece) for piece in pieces]
     found: dict[int, float] = {}
     for layer, weights in layer_weights(model).items():
-        with _only(model, weights):
+        with frozen_but(model, weights):
             product = hessian_product(losses, weights, keep=keep)
             start = random_vector(weights, generator)
             found[layer] = top_eigenvalue(product, start, iterations=iterations, tolerance=tolerance)
     return found
-
-
-@contextmanager
-def _only(model: Model, weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Evaluation mode, and gradients for these weights alone: nothing below them enters a graph."""
-    training, before = model.training, [(weight, weight.requires_grad) for weight in model.parameters()]
-    model.eval()
-    try:
-        for weight, _ in before:
-            weight.requires_grad_(False)
-        for weight in weights:
-            weight.requires_grad_(True)
-        with torch.enable_grad():
-            yield
-    finally:
-        for weight, needed in before:
-            weight.requires_grad_(needed)
-        model.train(training)
 
 
 class QBert(TrainedQuantizer):
@@ -231,17 +207,14 @@ class QBert(TrainedQuantizer):
         """Bits of the layers by sensitivity; empty where all have the same."""
         if self.low_bits is None or self.low_bits == self.bits:
             return {}
-        place = None if ctx.folder is None else ctx.folder / "bits.json"
-        eigenvalues = _read(place) if place is not None and place.is_file() else self.measure(model, ctx)
+        eigenvalues = _read(found) if (found := chosen_bits(ctx)) else self.measure(model, ctx)
         omegas = {layer: omega(values) for layer, values in eigenvalues.items()}
         bits = layer_bits(omegas, self.bits, self.low_bits, self.sensitive)
-        ctx.notes["bits"] = content = {
+        content = {
             str(layer): {"omega": omegas[layer], "bits": bits[layer], "eigenvalues": eigenvalues[layer]}
             for layer in bits
         }
-        if place is not None:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_file(place, json.dumps(content, indent=1) + "\n")
+        note_bits(ctx, "bits", content)
         shown = ", ".join(f"{layer}: {bits[layer]} (Omega {omegas[layer]:.3g})" for layer in bits)
         ctx.say(f"quantize/qbert, bits of the layers: {shown}")
         return bits
@@ -260,6 +233,5 @@ class QBert(TrainedQuantizer):
         return eigenvalues
 
 
-def _read(place: Path) -> dict[int, list[float]]:
-    content = json.loads(place.read_text(encoding="utf-8"))
-    return {int(layer): entry["eigenvalues"] for layer, entry in content.items()}
+def _read(found: Mapping[str, Mapping[str, Any]]) -> dict[int, list[float]]:
+    return {int(layer): entry["eigenvalues"] for layer, entry in found.items()}

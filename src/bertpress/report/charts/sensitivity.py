@@ -1,63 +1,56 @@
-"""How sensitive each layer is, as bars, and the bits that it was given for it."""
+"""How sensitive each part of a model is, as bars, and the bits that it was given for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertpress.report.charts import axes
 from bertpress.report.markup import Markup, element
-from bertpress.report.numerals import significant, typeset
+from bertpress.report.numerals import typeset
 
-WIDTH, ROW, LEFT, RIGHT = 420, 24, 30, 352
+WIDTH, ROW, RIGHT = 420, 24, 352
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer: its measure, the samples that it comes from, and its bits."""
+class Part:
+    """One part: its measure, its bits, and what is said of it."""
 
     label: str
-    omega: float | None
-    samples: Sequence[float]
+    measure: float | None
     bits: float | None
+    words: str
 
 
-def sensitivity(layers: Sequence[Layer], *, title: str) -> Markup:
-    """A bar for each layer, on a logarithmic axis where the measures spread over several-fold.
+def sensitivity(parts: Sequence[Part], *, title: str, left: int = 30) -> Markup:
+    """A bar for each part, on a logarithmic axis where the measures spread over several-fold.
 
     Args:
-        layers: at least one of which has a measure.
+        parts: at least one of which has a measure.
         title: read aloud in place of the picture.
+        left: room for the labels.
     """
-    measures = [layer.omega for layer in layers if layer.omega is not None]
-    across = axes.fitting(measures, LEFT, RIGHT, ticks=5)
+    measures = [part.measure for part in parts if part.measure is not None]
+    across = axes.fitting(measures, left, RIGHT, ticks=5)
     if not across.logarithmic:
-        across = axes.linear(measures, LEFT, RIGHT, ticks=5, zero=True)
-    floor = ROW * len(layers) + 6
-    most = max((layer.bits for layer in layers if layer.bits is not None), default=None)
+        across = axes.linear(measures, left, RIGHT, ticks=5, zero=True)
+    floor = ROW * len(parts) + 6
+    most = max((part.bits for part in parts if part.bits is not None), default=None)
     drawing = [
         *axes.below(across, floor, 4, axes.plain),
-        [_row(layer, across, ROW * index + 6, most) for index, layer in enumerate(layers)],
+        [_row(part, across, left, ROW * index + 6, most) for index, part in enumerate(parts)],
     ]
     return element(
         "svg", drawing, viewBox=f"0 0 {WIDTH} {floor + 22}", role="img", aria_label=title, class_="chart sensitivity"
     )
 
 
-def _row(layer: Layer, across: axes.Axis, top: float, most: float | None) -> Markup:
+def _row(part: Part, across: axes.Axis, left: int, top: float, most: float | None) -> Markup:
     origin = across.start if across.logarithmic else across(0.0)
-    bits = "" if layer.bits is None else f"{layer.bits:,.4g} bits"
-    parts = [element("text", layer.label, x=LEFT - 8, y=top + 13, text_anchor="end", class_="tick")]
-    if layer.omega is not None:
-        end = across(layer.omega)
-        parts.append(element("title", typeset(_words(layer, layer.omega, bits))))
-        left, width = min(origin, end), max(1.0, abs(end - origin))
-        parts.append(element("rect", x=left, y=top + 2, width=width, height=ROW - 9, rx=2, class_="amount"))
-    parts.append(element("text", bits, x=WIDTH, y=top + 13, text_anchor="end", class_="label") if bits else Markup())
-    return element("g", parts, class_="artifact" if layer.bits is not None and layer.bits == most else "baseline")
-
-
-def _words(layer: Layer, omega: float, bits: str) -> str:
-    words = f"layer {layer.label}: Omega {significant(omega)}" + (f", {bits}" if bits else "")
-    if layer.samples:
-        low, high = significant(min(layer.samples)), significant(max(layer.samples))
-        words += f", top eigenvalues from {low} to {high} in {len(layer.samples)} samples"
-    return words
+    bits = "" if part.bits is None else f"{part.bits:,.4g} bits"
+    drawn = [element("text", part.label, x=left - 8, y=top + 13, text_anchor="end", class_="tick")]
+    if part.measure is not None:
+        end = across(part.measure)
+        drawn.append(element("title", typeset(part.words)))
+        start, width = min(origin, end), max(1.0, abs(end - origin))
+        drawn.append(element("rect", x=start, y=top + 2, width=width, height=ROW - 9, rx=2, class_="amount"))
+    drawn.append(element("text", bits, x=WIDTH, y=top + 13, text_anchor="end", class_="label") if bits else Markup())
+    return element("g", drawn, class_="artifact" if part.bits is not None and part.bits == most else "baseline")
