@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bertpress.encoder.quantizers import slots
+from bertpress.encoder.slots import Slot
 
 RangeRule = Literal["minmax", "percentile", "mse"]
 
@@ -84,3 +89,35 @@ class Histogram:
         inside = (centers >= low) & (centers <= high)
         rounding = ((high - low) / steps) ** 2 / 12
         return float((self.counts * (clipped + inside * rounding)).sum() / self.seen)
+
+
+@contextmanager
+def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
+    """Let ``observers``, by slot name, see what their slots hand on, before any quantizer there.
+
+    An observer gets real tokens alone, (tokens, width): pads, as the model's ``attention_mask`` tells them, never
+    count.  Slots behind the pooling have no pads.
+    """
+    mask: list[Tensor | None] = [None]
+
+    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask[0] = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+
+    def seen_by(observer: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def see(slot: nn.Module, args: tuple[Tensor]) -> None:
+            assert isinstance(slot, Slot)
+            x, kept = slot.scaled(args[0].detach()), mask[0]
+            if kept is not None and x.ndim == 3 and x.shape[:2] == kept.shape:
+                x = x[kept.bool()]
+            observer(x.reshape(-1, x.shape[-1]))
+
+        return see
+
+    found = slots(model)
+    hooks = [found[name].register_forward_pre_hook(seen_by(observer)) for name, observer in observers.items()]
+    hooks.append(model.register_forward_pre_hook(remember, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -14,22 +14,20 @@ from torch import Tensor
 from bertpress.artifact.folder import write_file
 from bertpress.encoder.blueprint import Scales
 from bertpress.encoder.grids import Block, Granularity, Grid, affine_grid, fitted_grid, symmetric_grid
-from bertpress.encoder.observers import Histogram, RangeRule
+from bertpress.encoder.observers import Histogram, RangeRule, observing
 from bertpress.encoder.quantizers import (
     MAPS,
     SCORES,
     ActivationQuantizer,
     DynamicQuantizer,
-    RunningQuantizer,
-    Shown,
     activation_grid,
     bounds,
     fill_slots,
     is_symmetric,
-    observing,
     quantizers,
     slots,
 )
+from bertpress.encoder.running import RunningQuantizer, Shown
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Method, Model
 from bertpress.methods.weights import matrices, tables

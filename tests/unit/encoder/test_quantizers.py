@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import quantize, symmetric_around, symmetric_grid
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import (
-    ActivationQuantizer,
-    DynamicQuantizer,
-    WeightQuantizer,
-    bounds,
-    observing,
-    quantizers,
-)
+from bertpress.encoder.observers import observing
+from bertpress.encoder.quantizers import ActivationQuantizer, DynamicQuantizer, WeightQuantizer, bounds, quantizers
 from bertpress.encoder.transforms import put
 
 

@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bertpress.encoder.layers import EncoderLayer
-from bertpress.encoder.quantizers import observing, slots
+from bertpress.encoder.observers import observing
+from bertpress.encoder.quantizers import slots
 from bertpress.encoder.slots import Slot
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.base import Context, Method, Model, Need, Trait
