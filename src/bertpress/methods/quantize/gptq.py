@@ -33,9 +33,10 @@ from bertpress.encoder.grids import (
 )
 from bertpress.encoder.model import all_layers
 from bertpress.encoder.surgery import rebuild
+from bertpress.methods.activations import calibration
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.linear_inputs import watching
-from bertpress.methods.quantization import FLOAT, ROWS, Bits, GridQuantizer, calibration
+from bertpress.methods.quantization import FLOAT, ROWS, Bits, GridQuantizer
 
 _LAZY = 128  # columns whose errors reach the columns behind them in one product
 

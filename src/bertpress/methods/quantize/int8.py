@@ -26,16 +26,15 @@ from bertpress.encoder.blueprint import Scales
 from bertpress.encoder.grids import block_of, quantize, symmetric_grid
 from bertpress.encoder.observers import RangeRule
 from bertpress.encoder.surgery import rebuild
-from bertpress.methods.base import Context, Model, Need, Trait
-from bertpress.methods.quantization import (
-    ROWS,
-    Quantizer,
+from bertpress.methods.activations import (
     activation_ranges,
     calibration,
     dynamic_buffers,
     quantized_slots,
     static_buffers,
 )
+from bertpress.methods.base import Context, Model, Need, Trait
+from bertpress.methods.quantization import ROWS, Quantizer
 
 
 class Int8(Quantizer):

@@ -22,8 +22,8 @@ from bertpress.encoder.observers import observing
 from bertpress.encoder.quantizers import slots
 from bertpress.encoder.slots import Slot
 from bertpress.encoder.surgery import rebuild
+from bertpress.methods.activations import calibration
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.methods.quantization import calibration
 
 SMALLEST = 1e-5
 

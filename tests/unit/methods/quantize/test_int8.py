@@ -8,8 +8,8 @@ from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.encoder.quantizers import DynamicQuantizer, quantizers
+from bertpress.methods.activations import activation_ranges
 from bertpress.methods.base import Context
-from bertpress.methods.quantization import activation_ranges
 from bertpress.methods.quantize.int8 import Int8
 from bertpress.training.teacher import model_inputs
 
