@@ -52,10 +52,9 @@ def _index(title: str, entries: list[dict[str, Any]], page: Any) -> str:
 
 
 def method_page(entry: dict[str, Any]) -> str:
-    """One method: summary, source, what it needs and leaves, its fields."""
+    """One method: summary, source and departures from it, what it needs and leaves, its fields."""
     lines = [f"# `{entry['name']}`", "", entry["summary"], ""]
-    if entry["cite"]:
-        lines += [f"Source: {entry['cite']}.", ""]
+    lines += [entry["about"] or f"Source: {entry['cite']}.", ""]
     for key, words in (("requires", "Needs"), ("provides", "Leaves"), ("conflicts", "Cannot follow")):
         if entry[key]:
             lines += [f"{words}: {', '.join(entry[key])}.", ""]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -55,8 +57,15 @@ def _method(name: str, method: type[Method]) -> dict[str, Any]:
     }
 
 
+def _about(method: type[Method]) -> str:
+    """What its file says of sources and departures from them, as Markdown."""
+    _, _, text = inspect.cleandoc(getattr(inspect.getmodule(method), "__doc__", None) or "").partition("\n\n")
+    return re.sub(r":[a-z]+:`~?([^`]+)`", r"`\1`", text.replace("``", "`"))
+
+
 def _fields(method: type[Method]) -> dict[str, Any]:
     return {
+        "about": _about(method),
         "requires": sorted(need.value for need in method.requires),
         "provides": sorted(trait.value for trait in method.provides),
         "conflicts": sorted(trait.value for trait in method.conflicts),

@@ -68,7 +68,7 @@ def _drop(state: State, prefix: str) -> None:
 
 
 def keep_heads(model: BertpressPreTrainedModel, heads: Mapping[int, Sequence[int]]) -> BertpressPreTrainedModel:
-    """Keep these heads of these layers (sheet "Head removal"); a layer without heads keeps its output bias.
+    """Keep these heads of these layers; a layer without heads keeps its output bias.
 
     Args:
         model: any of our models.

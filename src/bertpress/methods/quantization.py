@@ -24,7 +24,7 @@ ROWS: Block = (1, 0)
 
 
 class Quantizer(Method):
-    """Base of the methods that put weights on fewer values: embedding tables have bits of their own (sheet Q7)."""
+    """Base of the methods that put weights on fewer values: embedding tables have bits of their own."""
 
     embedding_bits: Bits = Field(8, description="Of the token table; 32 leaves it float.")
     position_bits: Bits | None = Field(None, description="Of the position table; null: as the token table.")

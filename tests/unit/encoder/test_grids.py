@@ -1,4 +1,4 @@
-"""Sheet Q0's oracles: half a step, exact zero, idempotent, few values, constants, more bits less error."""
+"""Half a step, exact zero, idempotent, few values, constants, more bits less error."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet Q0: half a step, exact zero, idempotent, the integer path; slots, state dicts, pads."""
+"""Half a step, exact zero, idempotent, the integer path; slots, state dicts, pads."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet S3, importance: the paper's formula from the gradients of the weights; nothing rises after sorting."""
+"""The paper's formula from the gradients of the weights; nothing rises after sorting."""
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ All operands of products are quantized: the inputs of linear maps, queries and k
 (unsigned, in [0, 1], so that maps whose every entry lies below half a step vanish) and values.
 
 Departs from it: by default these have 8 bits, not 6 (``activation_bits: 6``); the last phase averages no weights;
-embedding tables have a step for each row (sheet Q7).
+embedding tables have a step for each row.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Source: GPTQ, Frantar et al. 2023, arXiv:2210.17323, algorithm 1 and section 3.3 (steps 1 to 3); one transformer layer
 after the other on inputs that the quantized layers before it give (section 4).  Zeros of a pruning mask stay zeros and
 their error is made up for as well (SparseGPT, Frantar & Alistarh 2023, arXiv:2301.00774, section 3.4).  Embedding
-tables are rounded to the nearest, a scale for each row (sheet Q7).
+tables are rounded to the nearest, a scale for each row.
 Departs from it: the factor of the inverse Hessian comes from one Cholesky decomposition in reverse order, without
 inverting; with ``act_order`` the scales of groups are chosen before anything moves, on neighbouring columns, so that no
 index map is stored; inputs that calibration text never moves are rounded to the nearest, not set to zero.

@@ -1,8 +1,8 @@
 """Integers of 8 bits for weights and activations, scales chosen after training from calibration text.
 
-Source: sheet Q0, the textbook scheme (Jacob et al. 2018, arXiv:1712.05877, section 2.1); percentile ranges as in
+Source: the textbook scheme (Jacob et al. 2018, arXiv:1712.05877, section 2.1); percentile ranges as in
 Wu et al. 2020, arXiv:2004.09602, section 4.  Weights: symmetric, one scale for each output channel, one for each row
-of an embedding table (sheet Q7).  Activations: affine, one scale for the tensor, static.  Departs from them: nowhere.
+of an embedding table.  Activations: affine, one scale for the tensor, static.  Departs from them: nowhere.
 
 LayerNorm, softmax, GELU, biases, the residual stream, attention maps times values and the classifier stay float.
 Queries and keys are symmetric: kernels multiply them without zero-points.

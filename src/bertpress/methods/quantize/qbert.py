@@ -6,7 +6,7 @@ Omega = |mean| + standard deviation of the top Hessian eigenvalue over random sa
 
 Departs from it: a number of groups that does not divide the heads' rows is raised until it does (128 groups of a
 BERT-base query matrix become 192 of 4 rows); eigenvalues come from 64 sentences a sample instead of a tenth of the
-data; embedding tables have a range for each row (sheet Q7).
+data; embedding tables have a range for each row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights of 2 to 8 bits on evenly spaced values, rounded to the nearest once, without data or training.
 
-Source: sheet Q0, the textbook scheme (Jacob et al. 2018, arXiv:1712.05877, section 2.1; Krishnamoorthi 2018,
-arXiv:1806.08342, section 2).  Embedding tables have a scale for each row (sheet Q7).  Departs from it: ``fit: mse``
+Source: the textbook scheme (Jacob et al. 2018, arXiv:1712.05877, section 2.1; Krishnamoorthi 2018,
+arXiv:1806.08342, section 2).  Embedding tables have a scale for each row.  Departs from it: ``fit: mse``
 shrinks the range of a block where that lowers the squared error, which naive rounding does not.
 """
 

@@ -1,4 +1,4 @@
-"""Sheet D0: losses by hand on two rows, zero where both agree, the entropy identity, temperature, masking."""
+"""Losses by hand on two rows, zero where both agree, the entropy identity, temperature, masking."""
 
 import math
 

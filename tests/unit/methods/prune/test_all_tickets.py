@@ -1,4 +1,4 @@
-"""Sheet S9: the stop rule with a stub metric, equal sizes, rewound survivors, removed networks against masked ones."""
+"""The stop rule with a stub metric, equal sizes, rewound survivors, removed networks against masked ones."""
 
 from functools import partial
 

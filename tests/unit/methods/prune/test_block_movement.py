@@ -1,4 +1,4 @@
-"""Sheet B1: a score a block, its gradient, the cut model against the masked one, heads that go whole."""
+"""A score a block, its gradient, the cut model against the masked one, heads that go whole."""
 
 from types import SimpleNamespace
 

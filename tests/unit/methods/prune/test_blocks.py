@@ -1,4 +1,4 @@
-"""Sheet S1: the penalty by hand, whole groups or none, groups that stay together in the file and through training."""
+"""The penalty by hand, whole groups or none, groups that stay together in the file and through training."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Sheet S10: the cap is met, more candidates are never worse, what is cut out answers as in place."""
+"""The cap is met, more candidates are never worse, what is cut out answers as in place."""
 
 import pytest
 import torch

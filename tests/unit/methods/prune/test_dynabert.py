@@ -1,4 +1,4 @@
-"""Sheet S3: the whole is unchanged, every sub-network learns what the paper says, cut out it answers as in place."""
+"""The whole is unchanged, every sub-network learns what the paper says, cut out it answers as in place."""
 
 from collections import Counter
 

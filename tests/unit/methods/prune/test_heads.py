@@ -1,4 +1,4 @@
-"""Sheet S2: per-layer normalisation, the least important heads go, steps and ablation by brute force, counts."""
+"""Per-layer normalisation, the least important heads go, steps and ablation by brute force, counts."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet S4: nothing skipped, all skipped, the mean depth, all layers in evaluation, copies that are bit-equal."""
+"""Nothing skipped, all skipped, the mean depth, all layers in evaluation, copies that are bit-equal."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet S5: index sets, bit-equal copies, an identity layer goes first by contribution."""
+"""Index sets, bit-equal copies, an identity layer goes first by contribution."""
 
 import pytest
 import torch

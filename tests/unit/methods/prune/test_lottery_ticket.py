@@ -1,4 +1,4 @@
-"""Sheet P2: a tenth of what is left goes, survivors are the first weights bit for bit, masks are nested."""
+"""A tenth of what is left goes, survivors are the first weights bit for bit, masks are nested."""
 
 import pytest
 import torch

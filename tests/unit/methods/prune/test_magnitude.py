@@ -1,4 +1,4 @@
-"""Sheet P1: exact shares, the largest stay, nested masks, equal shares or one threshold, zeros that stay zero."""
+"""Exact shares, the largest stay, nested masks, equal shares or one threshold, zeros that stay zero."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet P3: the gradient of a score, exact shares, schedules at their turning points, and no trace of scores."""
+"""The gradient of a score, exact shares, schedules at their turning points, and no trace of scores."""
 
 import pytest
 import torch

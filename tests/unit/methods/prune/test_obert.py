@@ -1,4 +1,4 @@
-"""Sheet B4: the inverse against a direct one, removal against brute force on quadratics, and zeros that stay."""
+"""The inverse against a direct one, removal against brute force on quadratics, and zeros that stay."""
 
 from itertools import combinations
 

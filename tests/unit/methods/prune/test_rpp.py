@@ -1,4 +1,4 @@
-"""Sheet P4: the soft threshold, plain AdamW without gamma, exact zeros, more of them with more gamma."""
+"""The soft threshold, plain AdamW without gamma, exact zeros, more of them with more gamma."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet S8: factors of 1 change nothing, fold away, cost what they free; what they take to 0 goes without a trace."""
+"""Factors of 1 change nothing, fold away, cost what they free; what they take to 0 goes without a trace."""
 
 import pytest
 import torch

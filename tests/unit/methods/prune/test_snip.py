@@ -1,4 +1,4 @@
-"""Sheet S7: norms and penalty by hand, branches that are zero go first and for nothing, pruned is masked."""
+"""Norms and penalty by hand, branches that are zero go first and for nothing, pruned is masked."""
 
 from types import SimpleNamespace
 

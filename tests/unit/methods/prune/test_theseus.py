@@ -1,4 +1,4 @@
-"""Sheet S6: who runs, who learns, the schedules by hand, and what is left in the end."""
+"""Who runs, who learns, the schedules by hand, and what is left in the end."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet B10: two values a unit, 0 is positive; a split model answers as the ternary one and has its latent weights."""
+"""Two values a unit, 0 is positive; a split model answers as the ternary one and has its latent weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet Q2's oracles: steps no worse than the full range, bits by sensitivity against all assignments, fixed steps."""
+"""Steps no worse than the full range, bits by sensitivity against all assignments, fixed steps."""
 
 import json
 from itertools import product

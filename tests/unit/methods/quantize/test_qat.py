@@ -1,4 +1,4 @@
-"""Sheet Q1's oracles: averages by hand, frozen in evaluation, few levels, straight-through, zeros stay zero."""
+"""Averages by hand, frozen in evaluation, few levels, straight-through, zeros stay zero."""
 
 import pytest
 import torch

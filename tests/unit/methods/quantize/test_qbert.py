@@ -1,4 +1,4 @@
-"""Sheet Q3's oracles: sensitivities against whole Hessians, bits that follow them, few values a group, small errors."""
+"""Sensitivities against whole Hessians, bits that follow them, few values a group, small errors."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Sheet B6's oracles: float outputs unchanged, integers of outlier channels better, factors positive."""
+"""Float outputs unchanged, integers of outlier channels better, factors positive."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sheet B9: three values a unit, scales in closed form, clipped gradients, 1.6 bits in the file, latent weights."""
+"""Three values a unit, scales in closed form, clipped gradients, 1.6 bits in the file, latent weights."""
 
 import pytest
 import torch
