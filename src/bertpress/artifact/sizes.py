@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bertpress.artifact.codecs import spec_of
-from bertpress.artifact.header import inspect
+from bertpress.artifact.codecs.bitmap import Bitmap
+from bertpress.artifact.header import WeightPlan, inspect
 from bertpress.artifact.packing import planned_bytes, shared
 from bertpress.encoder.costs import COMPONENTS
 from bertpress.errors import BertpressError
@@ -48,7 +49,7 @@ def stored_bits(path: Path) -> list[dict[str, Any]]:
 
     Returns:
         For each ``name``, ``shape``, ``bits`` (on disk a weight, scales and codebooks included) and ``kinds`` (of its
-        codecs; only ``dense`` where it has none).
+        codecs; only ``dense`` where it has none); with a bitmap of zeros also ``kept``, the share of the others.
     """
     listing = inspect(path)
     plans, sizes = listing.plan.weights, listing.bytes()
@@ -58,10 +59,18 @@ def stored_bits(path: Path) -> list[dict[str, Any]]:
             "shape": list(spec.shape),
             "bits": 8 * sizes[name] / spec.elements,
             "kinds": [codec.kind for codec in plans[name].codecs] if name in plans else ["dense"],
+            **(_kept(plans[name]) if name in plans else {}),
         }
         for name, spec in sorted(listing.weights.items())
         if len(spec.shape) == 2 and spec.elements
     ]
+
+
+def _kept(plan: WeightPlan) -> dict[str, float]:
+    for codec, counts in zip(plan.codecs, plan.counts, strict=True):
+        if isinstance(codec, Bitmap):
+            return {"kept": counts.get("kept", 0) / plan.spec.elements}
+    return {}
 
 
 def model_bytes(model: Any) -> dict[str, int]:

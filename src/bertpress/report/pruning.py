@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bertpress.report.charts.depth import heads_of, source_of
-from bertpress.report.charts.heat import Block, Cell, heat, tint
+from bertpress.report.charts.heat import Block, Cell, heat, share_cell
 from bertpress.report.charts.strips import Strip, strips
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.reading import Results, items, mapping, number, numbers, text
@@ -57,7 +57,7 @@ def _map(pairs: Sequence[tuple[Any, Any]]) -> Markup:
 def _cell(owner: str, was: float, left: float) -> Cell | None:
     if not was:
         return None
-    return Cell(100 * left / was, f"{owner}: {left:,.0f} of {was:,.0f}", tint(left / was))
+    return share_cell(left / was, f"{owner}: {left:,.0f} of {was:,.0f}")
 
 
 def _notes(results: Results) -> Iterator[tuple[str, str, list[Strip]]]:

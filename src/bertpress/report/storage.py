@@ -1,11 +1,11 @@
-"""The section on storage: the bits that each weight takes, and what the methods say of how they chose them."""
+"""The section on storage: the bits that each weight takes, what is left of it, and how methods chose that."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from bertpress.report.charts.heat import Block, Cell, heat, shade
+from bertpress.report.charts.heat import Block, Cell, bits_cell, heat, share_cell
 from bertpress.report.charts.histogram import histogram
 from bertpress.report.charts.sensitivity import Part, sensitivity
 from bertpress.report.markup import Markup, element, join
@@ -39,6 +39,7 @@ class Weight(NamedTuple):
     shape: Sequence[float]
     bits: float
     kinds: str
+    kept: float = 1.0
 
     @property
     def elements(self) -> float:
@@ -54,9 +55,9 @@ def weights(results: Results) -> list[Weight]:
         bits = number(entry, "bits")
         if bits is not None and bits >= 0:
             kinds = " + ".join(str(kind) for kind in items(entry, "kinds"))
-            found.append(
-                Weight(text(entry, "name") or "unnamed", numbers(entry, "shape"), bits, kinds or "not recorded")
-            )
+            name, kept = text(entry, "name") or "unnamed", number(entry, "kept")
+            share = 1.0 if kept is None else min(max(kept, 0.0), 1.0)
+            found.append(Weight(name, numbers(entry, "shape"), bits, kinds or "not recorded", share))
     return found
 
 
@@ -67,9 +68,11 @@ def is_shown(results: Results) -> bool:
 
 
 def storage(results: Results) -> Markup:
-    """The map of bits, and a panel for every stage that noted how it chose them."""
+    """The map of bits, that of the weights that are left, and a panel for every stage that noted how it chose."""
     found = weights(results)
-    figures = [_map(found) if found else missing("Bits of each weight")]
+    figures = [_map(found, "Bits a weight", _bits) if found else missing("Bits of each weight")]
+    if any(weight.kept < 1 for weight in found):
+        figures.append(_map(found, "Weights that are not zero", _share))
     parts: list[Markup] = []
     for name, notes in _notes(results):
         if layers := _layers(mapping(notes, "bits")):
@@ -90,9 +93,11 @@ def _notes(results: Results) -> Iterator[tuple[str, Results]]:
 
 
 def _words(found: Sequence[Weight]) -> Markup:
+    left = mean_kept(found)
     return hint(
         f"Stored bits a weight, scales and codebooks included; {FLOAT_BITS} is float. "
-        f"Over all matrices and tables: {significant(mean_bits(found))} bits a weight."
+        f"Over all matrices and tables: {significant(mean_bits(found))} bits a weight"
+        + (f"; {percent(left)} of the weights are not zero." if left < 1 else ".")
     )
 
 
@@ -101,7 +106,15 @@ def mean_bits(found: Sequence[Weight]) -> float:
     return sum(weight.bits * weight.elements for weight in found) / sum(weight.elements for weight in found)
 
 
-def _map(found: Sequence[Weight]) -> Markup:
+def mean_kept(found: Sequence[Weight]) -> float:
+    """Share of the weights that are left, over several, at least one."""
+    return sum(weight.kept * weight.elements for weight in found) / sum(weight.elements for weight in found)
+
+
+def _map(found: Sequence[Weight], title: str, cell: Callable[[Sequence[Weight], str], Cell]) -> Markup:
+    def at(here: Sequence[Weight] | None, owner: str) -> Cell | None:
+        return cell(here, owner) if here else None
+
     layers: dict[int, dict[str, list[Weight]]] = {}
     rest: dict[str, list[Weight]] = {}
     for weight in found:
@@ -109,13 +122,12 @@ def _map(found: Sequence[Weight]) -> Markup:
         (rest if depth is None else layers.setdefault(depth, {})).setdefault(column, []).append(weight)
     columns = [name for name in MATRICES.values() if name in ALWAYS or any(name in row for row in layers.values())]
     rows = [
-        (str(depth + 1), [_cell(row.get(name), f"layer {depth + 1}, {name}") for name in columns])
+        (str(depth + 1), [at(row.get(name), f"layer {depth + 1}, {name}") for name in columns])
         for depth, row in sorted(layers.items())
     ]
     line = [*TABLES, *(name for name in rest if name not in TABLES)]
     blocks = [Block(columns, rows)] if rows else []
-    blocks.append(Block(line, [("", [_cell(rest.get(name), name) for name in line])]))
-    title = "Bits a weight"
+    blocks.append(Block(line, [("", [at(rest.get(name), name) for name in line])]))
     return element("figure", element("figcaption", element("strong", title), " by layer"), heat(blocks, title=title))
 
 
@@ -131,16 +143,20 @@ def place(name: str) -> tuple[int | None, str]:
     raise AssertionError("the last pattern takes all")
 
 
-def _cell(found: Sequence[Weight] | None, owner: str) -> Cell | None:
-    if not found:
-        return None
-    kinds = ", ".join(dict.fromkeys(weight.kinds for weight in found))
-    first = found[0]
-    shape = (
-        " by ".join(exact(size) or "" for size in first.shape) if len(found) == 1 else f"mean of {len(found)} matrices"
-    )
-    bits = mean_bits(found)
-    return Cell(bits, f"{owner}: {significant(bits, 4)} bits a weight ({kinds}), {shape}", shade(bits))
+def _bits(found: Sequence[Weight], owner: str) -> Cell:
+    kinds, bits = ", ".join(dict.fromkeys(weight.kinds for weight in found)), mean_bits(found)
+    return bits_cell(bits, f"{owner}: {significant(bits, 4)} bits a weight ({kinds}), {_size(found)}")
+
+
+def _share(found: Sequence[Weight], owner: str) -> Cell:
+    share = mean_kept(found)
+    return share_cell(share, f"{owner}: {percent(share)} of the weights are not zero, {_size(found)}")
+
+
+def _size(found: Sequence[Weight]) -> str:
+    if len(found) > 1:
+        return f"mean of {len(found)} matrices"
+    return " by ".join(exact(size) or "" for size in found[0].shape)
 
 
 def _layers(notes: Results) -> list[Part]:

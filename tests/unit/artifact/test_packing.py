@@ -160,3 +160,12 @@ def test_stored_bits_count_scales_and_name_the_codecs(tmp_path):
     ]
     assert len(chain) == 2  # four bits are packed
     json.dumps(found)
+
+
+def test_stored_bits_tell_what_a_bitmap_leaves(tmp_path):
+    weight = torch.randn(8, 16)
+    weight[2:] = 0
+    packing.write(tmp_path / "m.safetensors", {"w.weight": weight, "x.weight": torch.ones(4, 4)}, {})
+    sparse, dense = sizes.stored_bits(tmp_path / "m.safetensors")
+    assert sparse == {"name": "w.weight", "shape": [8, 16], "bits": 1 + 32 / 4, "kinds": ["bitmap"], "kept": 0.25}
+    assert "kept" not in dense

@@ -92,7 +92,7 @@ def test_only_layers_that_are_stored_get_a_row():
 def test_weights_without_bits_are_left_out():
     stored = [entry("head.dense.weight", bits) for bits in (None, "x", float("nan"), -1)]
     assert storage.weights({"artifact": {"storage": [*stored, None, entry("head.dense.weight", 3.0)]}}) == [
-        ("head.dense.weight", [4, 4], 3.0, "uniform + bits")
+        ("head.dense.weight", [4, 4], 3.0, "uniform + bits", 1.0)
     ]
 
 
@@ -177,3 +177,41 @@ def test_more_bits_are_darker():
     shades = [heat.shade(bits) for bits in (0, 1, 2, 8, 32, 1e99)]
     assert shades == sorted(shades)
     assert (shades[0], shades[1], shades[-1]) == (heat.PALEST, heat.PALEST, heat.DARKEST)
+
+
+def left(name, kept, shape=(4, 4)):
+    return {**entry(name, 9.0, shape, ["bitmap"]), "kept": kept}
+
+
+def test_what_pruning_left_of_each_matrix():
+    stored = [
+        left("encoder.layers.0.attention.query.weight", 0.25),
+        left("encoder.layers.1.ffn.0.inner.weight", 0.5, (3, 4)),
+        left("encoder.layers.1.ffn.1.inner.weight", 0.1, (1, 4)),
+        entry("head.dense.weight", 32.0, kinds=["dense"]),
+    ]
+    page = shown(stored)
+    for words in (
+        "layer 1, query: 25 % of the weights are not zero, 4 by 4", ">25 %<",
+        "layer 2, FFN inner: 40 % of the weights are not zero, mean of 2 matrices", ">40 %<",
+        "head: 100 % of the weights are not zero", ">100 %<",
+        "bits a weight; 55 % of the weights are not zero.",  # (4 + 6 + 0.4 + 16) / 48
+    ):  # fmt: skip
+        assert words in page, words
+    assert page.count('aria-label="Weights that are not zero"') == 1
+    assert page.count('class="heat"') == 2 * 3
+    opacity = dict(
+        zip(re.findall(r">(\d+ %)</text>", page), re.findall(r'fill-opacity="([\d.]+)"', page)[3:], strict=True)
+    )
+    assert float(opacity["25 %"]) < float(opacity["40 %"]) < float(opacity["100 %"]) == heat.DARKEST
+
+
+def test_without_zeros_nothing_is_said_of_them(packed):
+    page = section(run_page(packed))
+    assert "not zero" not in page
+
+
+@pytest.mark.parametrize("kept", [None, "x", float("nan"), 7.0])
+def test_a_share_that_makes_no_sense_counts_as_all(kept):
+    (weight,) = storage.weights({"artifact": {"storage": [left("head.dense.weight", kept)]}})
+    assert weight.kept == 1

@@ -25,7 +25,7 @@ from torch import Tensor
 from bertpress import tasks
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.masks import mask_of, with_weights
-from bertpress.methods.sparsity import Masking, Scope, Thinning, best, told
+from bertpress.methods.sparsity import Masking, Scope, Thinning, best, largest_weights, told
 from bertpress.training.teacher import model_inputs
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ class Obert(Masking):
     def finish(self, model: Model, ctx: Context) -> Model:
         """The share that was asked for: all of the pruning in a stage without training, nothing more after it."""
         weights = {name: model.get_parameter(name).detach() for name in self.weights(model)}
-        left = sum(int((weight != 0).sum()) for weight in weights.values())
-        if left > round(self.keep * sum(weight.numel() for weight in weights.values())):
+        kept = largest_weights(model, weights, self.keep, self.scope, self.floor)
+        if any(bool((weight != 0)[~kept[name]].any()) for name, weight in weights.items()):  # too many are left
             weights = self._removed(ctx, model, weights, self.keep)
             model = with_weights(model, weights)
         ctx.say(f"prune/obert keeps {told(weight != 0 for weight in weights.values())}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertpress.report.markup import Markup, element
-from bertpress.report.numerals import significant, typeset
+from bertpress.report.numerals import percent, significant, typeset
 
 WIDTH, LEFT, ROW, GAP, TOP = 420, 40, 24, 2, 18
 PALEST, DARKEST, MOST_BITS = 0.06, 0.5, 32  # the darkest still lets text be read on it
@@ -13,11 +13,21 @@ PALEST, DARKEST, MOST_BITS = 0.06, 0.5, 32  # the darkest still lets text be rea
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the map; ``words`` say what lies there, ``shade`` is from :func:`tint` or :func:`shade`."""
+    """One place of the map: how dark it is, what stands in it, and ``words`` that say what lies there."""
 
-    value: float
+    opacity: float
+    shown: str
     words: str
-    shade: float
+
+
+def bits_cell(bits: float, words: str) -> Cell:
+    """A place that takes so many bits a weight: the more, the darker."""
+    return Cell(shade(bits), significant(bits), words)
+
+
+def share_cell(share: float, words: str) -> Cell:
+    """A place of which a share, from 0 to 1, is left: the more, the darker."""
+    return Cell(tint(share), percent(share), words)
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Block:
 
 
 def heat(blocks: Sequence[Block], *, title: str) -> Markup:
-    """Draw the blocks under one another, each cell with its value.
+    """Draw the blocks under one another.
 
     Args:
         blocks: each with at least one column.
@@ -63,8 +73,8 @@ def _cell(cell: Cell | None, x: float, top: float, width: float) -> Markup:
     return element(
         "g",
         element("title", typeset(cell.words)),
-        element("rect", **place, class_="heat", fill_opacity=cell.shade),
-        element("text", significant(cell.value), x=x + width / 2, y=top + 15, text_anchor="middle"),
+        element("rect", **place, class_="heat", fill_opacity=cell.opacity),
+        element("text", typeset(cell.shown), x=x + width / 2, y=top + 15, text_anchor="middle"),
     )
 
 

@@ -207,7 +207,11 @@ def test_while_training_more_and_more_go_and_never_come_back():
             before[name] = kept.clone()
         shares.append(float(kept.float().mean()))
 
-    made = train(tiny(), method, context(), 15, look)
+    ctx = context()
+    asked, batches = [], ctx.calibration
+    ctx.calibration = lambda count: asked.append(count) or batches(count)
+    made = train(tiny(), method, ctx, 15, look)
+    assert len(asked) == len(set(shares)) - 1, "nothing is left to do in the end"
     assert shares[0] == 1
     assert shares == sorted(shares, reverse=True)
     assert len(set(shares)) >= 4
