@@ -31,6 +31,7 @@ from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.empty import carry_storage
 from bertpress.methods.spectral import SpectralNorm
 from bertpress.methods.transform import WeightTransform
+from bertpress.training.distributed import same_everywhere
 from bertpress.training.objectives import Objective, Penalty
 from bertpress.training.schedules import cubic
 
@@ -112,7 +113,7 @@ class Branches(nn.Module):
                 self._watch_attention(model, i, layer.attention)
             for j, network in enumerate(layer.networks() if layer.spec.ffn_from is None else []):
                 if network.width:
-                    self._watch(model, [Branch("ffn", i, j)], f"encoder.layers.{i}.ffn.{j}.outer")
+                    self._watch(model, Branch("ffn", i, j), f"encoder.layers.{i}.ffn.{j}.outer")
         count = len(self.keys)
         self.register_buffer("alive", torch.ones(count, dtype=torch.bool))
         self.register_buffer("total", torch.zeros(count))
@@ -128,11 +129,11 @@ class Branches(nn.Module):
         put(model, f"{name}.weight", gate)
         self.gates.append((gate, place, size))
         unit.output.register_forward_hook(self._heads_hook(place, size))
-        self._watch(model, [Branch("attention", layer)], name)
+        self._watch(model, Branch("attention", layer), name)
 
-    def _watch(self, model: Model, branch: list[Branch], name: str) -> None:
+    def _watch(self, model: Model, branch: Branch, name: str) -> None:
         place = slice(len(self.keys), len(self.keys) + 1)
-        self.keys += branch
+        self.keys.append(branch)
         for part, shape in (("weight", (1, 1)), ("bias", (1,))):
             gate = Gate(shape)
             put(model, f"{name}.{part}", gate)
@@ -189,6 +190,7 @@ class Branches(nn.Module):
             The thresholds.
         """
         norms = self.peak if norm == "max" else self.total / self.passes.clamp(min=1)
+        norms = norms.new_tensor([same_everywhere(value) for value in norms.tolist()])  # all remove the same branches
         epsilons: dict[Kind, float] = {}
         for kind, share in gone.items():
             if places := self.of(kind):
