@@ -361,3 +361,33 @@ def test_zeros_of_a_mask_stay_zero():
     weight = method.finish(model, context()).get_parameter(QUERY).detach()
     assert (weight[zero] == 0).all()
     assert weight.any()
+
+
+def test_maps_are_unsigned_in_zero_to_one_and_values_have_their_zero_in_the_middle():
+    made = after_training(FixedPoint(activation_bits=6), tiny(), context())
+    found = {name.rpartition(".")[2]: quantizer for name, quantizer in quantizers(made).items() if ".0.att" in name}
+    maps, values, inputs = (found[f"{kind}_slot"] for kind in ("map", "value", "input"))
+    assert (float(maps.scale), int(maps.zero_point), maps.low, maps.high) == (pytest.approx(1 / 63), 0, 0, 63)
+    assert maps(torch.tensor([0.0, 0.5 / 63 - 1e-4, 0.4, 1.0])).tolist() == pytest.approx([0, 0, 25 / 63, 1])
+    assert (int(values.zero_point), values.low, values.high) == (0, -32, 31)
+    assert (inputs.low, inputs.high) == (0, 63)
+    assert values.active
+    assert inputs.active
+
+
+def test_maps_and_values_can_stay_float():
+    made = after_training(FixedPoint(maps=False), tiny(), context())
+    assert not made.blueprint.quantized_maps
+    assert not [name for name in quantizers(made) if name.endswith((".map_slot", ".value_slot"))]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_maps_are_loaded_again_and_know_no_pads(bits):
+    made, shown = after_training(FixedPoint(activation_bits=bits), tiny(), context()), batch(3)
+    again = type(made).filled(type(made.config)(made.config.blueprint), made.state_dict(), {})
+    ids, mask = shown["input_ids"], shown["attention_mask"]
+    with torch.no_grad():
+        together = made(ids, mask).logits
+        alone = torch.cat([made(row[None, : int(kept.sum())]).logits for row, kept in zip(ids, mask, strict=True)])
+        assert torch.equal(again(ids, mask).logits, together)
+    assert torch.allclose(alone, together, atol=1e-5)
