@@ -47,8 +47,8 @@ def main() -> int:
         for width, depth in CHECKED:
             entry = run(f"alone, {width} x {depth}", alone(width, depth), task, 0, options)
             lacking = entry["metric"]["value"] - score[width, depth]
-            checked.append({"width": width, "depth": depth, "alone": entry["metric"], "sub_network": score[width, depth],
-                            "lacking": lacking, "met": lacking <= BAR})  # fmt: skip
+            figures = {"alone": entry["metric"], "sub_network": score[width, depth], "lacking": lacking}
+            checked.append({"width": width, "depth": depth, **figures, "met": lacking <= BAR})
             print(f"{task}, {width} x {depth}: {lacking:+.2f} points under a network trained alone", file=sys.stderr)
         tasks[task] = {"subnetworks": found, "against_networks_trained_alone": checked, "bar": BAR}
         save(options, {"tasks": tasks})
