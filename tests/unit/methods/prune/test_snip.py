@@ -138,6 +138,21 @@ def test_pruned_is_masked(norm):
     assert sum(map(len, heads)) == 6
 
 
+def test_the_chosen_norm_decides_heads_go_with_their_block_and_norms_begin_anew():
+    for norm, gone in (("mean", 0), ("max", 2)):
+        method, _, branches, _ = attached(norm=norm, keep_attention=0.7, keep_heads=1.0, keep_ffn=1.0)
+        branches.total.copy_(torch.arange(1.0, 19.0))
+        branches.peak.copy_(torch.arange(18.0, 0.0, -1.0))
+        branches.passes.fill_(2)
+        thresholds = branches.remove(method.gone(), norm)
+        assert thresholds == {"attention": 11 / 2 if norm == "mean" else 8.0, "head": 0.0, "ffn": 0.0}
+        away = {branch for branch, on in zip(branches.keys, branches.alive.tolist(), strict=True) if not on}
+        assert away == {Branch("attention", gone), *(Branch("head", gone, i) for i in range(4))}
+        assert not branches.total.any()
+        assert not branches.peak.any()
+        assert not branches.passes
+
+
 def test_nothing_or_everything():
     method, model, _, ctx = attached(**ALL)
     seen(model)
