@@ -20,7 +20,7 @@ from bertpress.tasks import Task
 from bertpress.training.frozen import frozen_but
 from bertpress.training.teacher import model_inputs
 
-PIECE = 16  # examples that are differentiated together; more take more memory, not less time
+PIECE = 8  # examples that are differentiated together; more take more memory, not less time
 
 
 def gate_importance(
