@@ -140,7 +140,7 @@ def test_batch_mates_change_nothing(name, pressed, batch):
 
 
 @every_method
-@pytest.mark.parametrize("target", ["openvino", "onnx"])
+@pytest.mark.parametrize("target", ["openvino", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_exported_it_answers_alike(name, target, pressed, batch):
     engine = {"openvino": "openvino", "onnx": "onnxruntime"}[target]
     if find_spec(engine) is None:

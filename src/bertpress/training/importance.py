@@ -21,7 +21,7 @@ from bertpress.training.frozen import frozen_but
 from bertpress.training.teacher import model_inputs
 
 Measure = Literal["gradient", "ablation"]
-PIECE = 16  # examples that are differentiated together; more take more memory, not less time
+PIECE = 8  # examples that are differentiated together; more take more memory, not less time
 
 
 def gate_importance(
