@@ -33,10 +33,10 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format src tests benchmarks examples
 
 test: $(STAMP)  ## the quick tests, with the coverage floor
-	$(BIN)/pytest -m "not slow" --cov=bertpress --cov-report=term:skip-covered
+	$(BIN)/pytest -n auto --dist loadgroup -m "not slow" --cov=bertpress --cov-report=term:skip-covered
 
 test-slow: $(STAMP)  ## the slow tests
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto --dist loadgroup -m slow
 
 docs: $(STAMP)  ## write the generated pages and tables again
 	$(BIN)/python -m bertpress.docs

@@ -1,5 +1,6 @@
 """One stage with one method, run by the real runner on a tiny model; done once a method and looked at by every test."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +16,7 @@ from bertpress.stages import Data, Run, run_stage
 from bertpress.teacher import labels_of
 from bertpress.training import TrainSettings
 
+HERE = Path(__file__).parent
 QUICK = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=3600)
 
 
@@ -34,6 +36,14 @@ class Done(NamedTuple):
     before: dict[str, torch.Tensor]
     model: Any
     folder: Any
+
+
+def pytest_collection_modifyitems(items):
+    """One process runs all tests of a method or recipe, so that it is run once."""
+    for item in items:
+        name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+        if name and HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")
