@@ -130,18 +130,28 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
     spent = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
     machine = environment(seed=seed)
-    entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **figures(request, made), **spent}
+    found = figures(request, made, options.out / task / "baseline.json")
+    entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **found, **spent}
     entry |= {"load_average": machine["load_average"], "command": request.command}
     known.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
     return entry
 
 
-def figures(request: Request, made: Pressed) -> dict[str, Any]:
-    """Sizes and scores, all from the files on disk."""
+def figures(request: Request, made: Pressed, baseline: Path) -> dict[str, Any]:
+    """Sizes and scores, all from the files on disk.
+
+    Args:
+        request: of the run.
+        made: by it.
+        baseline: where the scores of the task's teacher are kept, which all rows share.
+    """
     truth = tasks.references(made.data.task, made.data.validation)
+    if not baseline.is_file():
+        found = scores(request, made.data, made.baseline, "torch", truth)
+        baseline.write_text(json.dumps(found) + "\n", encoding="utf-8")
     answers = {
-        which: made.folder.once(f"measured/{which}.json", lambda a=part: scores(request, made.data, a, "torch", truth))  # type: ignore[misc]
-        for which, part in (("baseline", made.baseline), ("artifact", made.artifact))
+        "baseline": json.loads(baseline.read_text(encoding="utf-8")),
+        "artifact": scores(request, made.data, made.artifact, "torch", truth),
     }
     predictions = [answers[which]["predictions"] for which in ("baseline", "artifact")]
     teacher, packed = size(made.baseline.path), size(made.artifact.path)
