@@ -20,7 +20,7 @@ from typing import Any, Literal
 from bertpress import tasks
 from bertpress.artifact.header import inspect
 from bertpress.artifact.manifest import WEIGHTS
-from bertpress.errors import BertpressError
+from bertpress.errors import BertpressError, Interrupted
 from bertpress.measure.environment import environment
 from bertpress.measure.size import size
 from bertpress.outcome import scores
@@ -103,6 +103,9 @@ def compare(rows: Mapping[str, Row], options: argparse.Namespace, write: Callabl
     for count, (name, task, seed) in enumerate(wanted, start=1):
         try:
             run(name, rows[name], task, seed, options)
+        except Interrupted:
+            meter.stop()
+            return 130
         except (BertpressError, RuntimeError, ValueError, MemoryError) as error:
             print(f"{task}, {name}: FAILED, {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         meter.show(count)
