@@ -8,7 +8,8 @@ from bertpress.artifact.codecs import spec_of
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import symmetric_grid
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, DynamicQuantizer, RunningQuantizer, Shown, quantizers
+from bertpress.encoder.quantizers import ActivationQuantizer, DynamicQuantizer, quantizers
+from bertpress.encoder.running import RunningQuantizer, Shown
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context
 from bertpress.methods.quantize.qat import Qat

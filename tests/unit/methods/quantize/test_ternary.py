@@ -9,7 +9,8 @@ from bertpress.artifact.codecs import spec_of
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.grids import block_of
 from bertpress.encoder.model import build_model
-from bertpress.encoder.quantizers import ActivationQuantizer, RunningQuantizer, quantizers, slots
+from bertpress.encoder.quantizers import ActivationQuantizer, quantizers, slots
+from bertpress.encoder.running import RunningQuantizer
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context
 from bertpress.methods.low_bits import Ternarizer, ternary
