@@ -30,7 +30,8 @@ from bertpress.encoder.grids import Block, Grid, fitted_grid, quantize
 from bertpress.encoder.transforms import put
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Model, Need, Trait
-from bertpress.methods.quantization import ROWS, TrainedQuantizer, chosen_bits, note_bits
+from bertpress.methods.bits import chosen_bits, note_bits
+from bertpress.methods.quantization import ROWS, TrainedQuantizer
 from bertpress.methods.transform import FakeQuantizer
 from bertpress.tasks import Task
 from bertpress.training.teacher import model_inputs

@@ -25,8 +25,9 @@ from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.grids import Block, affine_grid
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need, Trait
+from bertpress.methods.bits import chosen_bits, note_bits
 from bertpress.methods.hessian import hessian_product, random_vector, top_eigenvalue
-from bertpress.methods.quantization import ROWS, TrainedQuantizer, chosen_bits, note_bits
+from bertpress.methods.quantization import ROWS, TrainedQuantizer
 from bertpress.methods.transform import FakeQuantizer
 from bertpress.tasks import Task
 from bertpress.training.frozen import frozen_but
