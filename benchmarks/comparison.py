@@ -195,7 +195,7 @@ def scored(entries: Sequence[Mapping[str, Any]], name: str, task: str) -> str:
         return "not run"
     metric, drop = (sum(entry[key]["value"] for entry in runs) / len(runs) for key in ("metric", "drop"))
     low, high = min(entry["drop"]["low"] for entry in runs), max(entry["drop"]["high"] for entry in runs)
-    seconds = sum(entry.get("processor_seconds", entry["seconds"]) for entry in runs) / len(runs)
+    seconds = sum(entry.get("processor_seconds", entry.get("seconds", 0.0)) for entry in runs) / len(runs)
     seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
     return f"{metric:.1f}, {drop:+.1f} [{low:.1f}, {high:.1f}], {seconds:.0f}{seeds}"
 
