@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bertpress.encoder.quantizers import slots
 from bertpress.encoder.slots import Slot
 
 RangeRule = Literal["minmax", "percentile", "mse"]
@@ -93,10 +92,10 @@ class Histogram:
 
 @contextmanager
 def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Let ``observers``, by slot name, see what their slots hand on, before any quantizer there.
+    """Let ``observers``, by the name of a slot or a linear layer, see what it is about to compute with.
 
-    An observer gets real tokens alone, (tokens, width): pads, as the model's ``attention_mask`` tells them, never
-    count.  Slots behind the pooling have no pads.
+    Of a slot that is what it hands on, before any quantizer there.  An observer gets real tokens alone, float32
+    (tokens, width): pads, as the model's ``attention_mask`` tells them, never count.  Behind the pooling are none.
     """
     mask: list[Tensor | None] = [None]
 
@@ -104,17 +103,17 @@ def observing(model: nn.Module, observers: Mapping[str, Callable[[Tensor], None]
         mask[0] = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
 
     def seen_by(observer: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def see(slot: nn.Module, args: tuple[Tensor]) -> None:
-            assert isinstance(slot, Slot)
-            x, kept = slot.scaled(args[0].detach()), mask[0]
+        def see(module: nn.Module, args: tuple[Tensor]) -> None:
+            x, kept = args[0].detach(), mask[0]
+            if isinstance(module, Slot):
+                x = module.scaled(x)
             if kept is not None and x.ndim == 3 and x.shape[:2] == kept.shape:
                 x = x[kept.bool()]
-            observer(x.reshape(-1, x.shape[-1]))
+            observer(x.reshape(-1, x.shape[-1]).float())
 
         return see
 
-    found = slots(model)
-    hooks = [found[name].register_forward_pre_hook(seen_by(observer)) for name, observer in observers.items()]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(seen_by(see)) for name, see in observers.items()]
     hooks.append(model.register_forward_pre_hook(remember, with_kwargs=True))
     try:
         yield

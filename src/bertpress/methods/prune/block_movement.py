@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from bertpress.encoder.grids import Block, spread
-from bertpress.encoder.surgery import keep_heads, rebuild
+from bertpress.encoder.surgery import keep_heads
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.empty import cut_empty
-from bertpress.methods.masks import store_in_blocks
+from bertpress.methods.masks import store_in_blocks, with_weights
 from bertpress.methods.movement_scores import above, masked, mean_activity, ramped, zero_scores
 from bertpress.methods.transform import WeightTransform
 from bertpress.methods.weights import matrices
@@ -189,12 +189,10 @@ class BlockMovement(Method):
 
     def _filled(self, model: Model, masks: dict[str, ScoredMask]) -> Model:
         """Without the heads and neurons that the masks leave empty, the other heads dense."""
-        sparse = rebuild(model, model.blueprint, model.state_dict())
-        sparse.storage = dict(model.storage)
-        for name, mask in masks.items():
-            weight = sparse.get_parameter(name).detach()
-            weight.mul_(spread(mask.kept, mask.block, weight.shape))
-        cut = cut_empty(sparse)
+        weights = {name: model.get_parameter(name).detach() for name in masks}
+        emptied = {name: weight * spread(masks[name].kept, masks[name].block, weight.shape)
+                   for name, weight in weights.items()}  # fmt: skip
+        cut = cut_empty(with_weights(model, emptied))
         heads = {
             i: layer.attention.heads for i, layer in enumerate(cut.blueprint.layers) if layer.attention_from is None
         }

@@ -32,10 +32,10 @@ from bertpress.encoder.grids import (
     to_integers,
 )
 from bertpress.encoder.model import all_layers
+from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.activations import calibration
 from bertpress.methods.base import Context, Model, Need
-from bertpress.methods.linear_inputs import watching
 from bertpress.methods.quantization import FLOAT, ROWS, Bits, GridQuantizer
 
 _LAZY = 128  # columns whose errors reach the columns behind them in one product
@@ -192,7 +192,7 @@ def moments(relay: Relay, names: Sequence[str], calls: int) -> dict[str, Tensor]
 
         return see
 
-    with watching(relay.model, {name: observer(name) for name in names}):
+    with observing(relay.model, {name: observer(name) for name in names}):
         relay.run()
     return sums
 
@@ -201,7 +201,7 @@ def call_order(model: Model, names: Sequence[str], batch: dict[str, Tensor]) -> 
     """The linear layers among ``names`` as a forward pass reaches them; shared ones several times."""
     reached: list[str] = []
     observers = {name: lambda _, name=name: reached.append(name) for name in names}
-    with torch.no_grad(), watching(model, observers):
+    with torch.no_grad(), observing(model, observers):
         model(**batch)
     return reached
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from bertpress import tasks
 from bertpress.encoder.grids import Block, Grid, affine_grid, block_of, fitted_grid, symmetric_grid
+from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need
-from bertpress.methods.linear_inputs import watching
 from bertpress.methods.noise import BlockNoise, CentroidNoise, IntNoise, Noise, Refresh
 from bertpress.methods.product import ProductCode, pays, product_code, tune, write
 from bertpress.methods.quantization import FLOAT, ROWS, Bits, Quantizer
@@ -72,7 +72,7 @@ def energies(model: Model, names: Sequence[str], batches: Sequence[Batch]) -> di
 
         return see
 
-    with torch.no_grad(), watching(model, {name: observer(name) for name in names}):
+    with torch.no_grad(), observing(model, {name: observer(name) for name in names}):
         for batch in batches:
             model(**model_inputs(batch))
     return sums

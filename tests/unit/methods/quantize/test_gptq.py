@@ -11,9 +11,9 @@ from bertpress.artifact.codecs import on_grid, spec_of
 from bertpress.encoder.blueprint import EmbeddingSpec, HeadSpec, uniform
 from bertpress.encoder.grids import affine_grid, block_of, fitted_grid, quantize, symmetric_grid
 from bertpress.encoder.model import all_layers, build_model
+from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import share
 from bertpress.methods.base import Context
-from bertpress.methods.linear_inputs import watching
 from bertpress.methods.quantize.gptq import Gptq, Relay, call_order, inverse_factor, moments, solve, units
 
 GRIDS = {"affine": affine_grid, "symmetric": symmetric_grid, "fitted": fitted_grid}
@@ -166,7 +166,7 @@ def context(pad=0, count=4):
 
 def inputs_of(model, names):
     found = {name: [] for name in names}
-    with torch.no_grad(), watching(model, {name: found[name].append for name in names}):
+    with torch.no_grad(), observing(model, {name: found[name].append for name in names}):
         for i in range(4):
             model(batch(i)["input_ids"], batch(i)["attention_mask"])
     return {name: torch.cat(parts) for name, parts in found.items()}

@@ -4,7 +4,7 @@ import torch
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
-from bertpress.methods.linear_inputs import watching
+from bertpress.encoder.observers import observing
 
 MASK = (torch.arange(9) < torch.tensor([[9], [4], [1]])).long()
 
@@ -18,7 +18,7 @@ def tiny():
 def seen(names, pad, mask=MASK):
     model, found = tiny(), {name: [] for name in names}
     ids = torch.where(mask.bool(), torch.arange(27).reshape(3, 9) + 5, pad)
-    with torch.no_grad(), watching(model, {name: found[name].append for name in names}):
+    with torch.no_grad(), observing(model, {name: found[name].append for name in names}):
         model(ids, mask)
     with torch.no_grad():
         model(ids, mask)  # no longer watched
