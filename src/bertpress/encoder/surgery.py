@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,8 +22,16 @@ Widths = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
 Unit = Literal["all", "attention", "ffn"]
 
 
-def rebuild(model: BertpressPreTrainedModel, blueprint: Blueprint, state: State) -> BertpressPreTrainedModel:
-    """A model of the same class with another shape and these weights; its storage plan starts empty.
+def rebuild(
+    model: BertpressPreTrainedModel, blueprint: Blueprint, state: State, storage: Mapping[str, Any] | None = None
+) -> BertpressPreTrainedModel:
+    """A model of the same class with another shape and these weights.
+
+    Args:
+        model: gives class, labels and device.
+        blueprint: of the new one.
+        state: its weights by name.
+        storage: how they are kept in a file; None: as plain floats.
 
     Raises:
         ModelError: if ``state`` does not hold exactly the tensors of ``blueprint``.
@@ -32,7 +40,7 @@ def rebuild(model: BertpressPreTrainedModel, blueprint: Blueprint, state: State)
         blueprint=blueprint,
         **{key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type", "architectures")},
     )
-    new = type(model).filled(config, {name: tensor.contiguous() for name, tensor in state.items()}, {})
+    new = type(model).filled(config, {name: tensor.contiguous() for name, tensor in state.items()}, dict(storage or {}))
     new.to(next(model.parameters()).device)
     return new  # type: ignore[no-any-return]
 

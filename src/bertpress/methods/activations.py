@@ -149,9 +149,8 @@ def start_activations(model: Model, ctx: Context, examples: int) -> None:
 def settle_activations(model: Model) -> Model:
     """The model with the ranges that training left, and nothing else of what followed them."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(".quantizer.ends")}
-    new = rebuild(model, model.blueprint, {name: tensor.detach().clone() for name, tensor in state.items()})
-    new.storage = dict(model.storage)
-    return new
+    copied = {name: tensor.detach().clone() for name, tensor in state.items()}
+    return rebuild(model, model.blueprint, copied, model.storage)
 
 
 def static_buffers(model: Model, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Tensor]:

@@ -89,9 +89,7 @@ def largest_of_each(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tens
 
 def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     """A copy of a model without transforms, with other weights under these names; how it is stored stays."""
-    new = rebuild(model, model.blueprint, {**model.state_dict(), **weights})
-    new.storage = dict(model.storage)
-    return new
+    return rebuild(model, model.blueprint, {**model.state_dict(), **weights}, model.storage)
 
 
 def is_sparse(weight: Tensor, block: Block | None = None) -> bool:

@@ -36,7 +36,8 @@ class Plan:
         )
         self.batches_per_step = settings.accumulate * world
         self.steps_per_epoch = math.ceil(len(self._order(0)) / self.batches_per_step)
-        self.total = max(1, math.ceil(round(settings.epochs * self.steps_per_epoch, 6)))
+        steps = max(1, math.ceil(round(settings.epochs * self.steps_per_epoch, 6)))
+        self.total = steps if settings.max_steps is None else min(steps, settings.max_steps)
 
     def position(self, step: int) -> tuple[int, int]:
         """Epoch of update ``step`` and its place in the epoch, both from 0."""

@@ -19,6 +19,7 @@ class TrainSettings(BaseModel):
     max_examples: int | None = Field(
         None, ge=1, description="Train on at most this many examples of the split, chosen once by the seed."
     )
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many updates, whatever is left of epochs.")
     max_seconds: float | None = Field(
         None,
         gt=0,

@@ -47,6 +47,13 @@ def test_fractions_of_an_epoch(epochs, total):
     assert set(rows_of(plan, range(total))) == set(plan.used_rows())
 
 
+def test_a_limit_on_updates_ends_the_run_within_an_epoch_or_not_at_all():
+    plan = make(max_steps=4)
+    assert plan.total == 4
+    assert set(rows_of(plan, range(4))) == set(plan.used_rows()) < set(range(50))
+    assert make(max_steps=99).total == 14
+
+
 def test_processes_share_a_step_without_overlap():
     plan = make(world=2, accumulate=2)
     alone = make(accumulate=4)

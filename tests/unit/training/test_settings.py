@@ -6,6 +6,7 @@ from bertpress.training import TrainSettings
 BAD = {
     "epochs": (0, -1, 10_001),
     "max_examples": (0,),
+    "max_steps": (0,),
     "max_seconds": (0,),
     "batch_size": (0, 65_537),
     "accumulate": (0,),

@@ -134,9 +134,7 @@ class Adaptivfloat(Quantizer):
             bias = exponent_bias(state[name], self.exponent_bits)
             state[name] = adaptivfloat(state[name], bits, self.exponent_bits, bias, self.range)
             storage[name] = in_float(bits, self.exponent_bits, bias)
-        new = rebuild(model, model.blueprint, state)
-        new.storage = storage
-        return new
+        return rebuild(model, model.blueprint, state, storage)
 
     @classmethod
     def noop(cls) -> Any:

@@ -227,8 +227,7 @@ class Gobo(Quantizer):
                 pictures += [{"name": name, **picture(weight, dictionary)}] if name in shown else []
                 state[name], storage[name] = dictionary.apply(weight), stored
                 total, kept = total + weight.numel(), kept + outliers
-        new = rebuild(model, model.blueprint, state)
-        new.storage = storage
+        new = rebuild(model, model.blueprint, state, storage)
         if pictures:
             ctx.notes["gobo"] = pictures
         ctx.say(f"quantize/gobo keeps {kept} of {total} weights as outliers")

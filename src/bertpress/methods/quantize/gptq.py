@@ -238,8 +238,7 @@ class Gptq(GridQuantizer):
 
     def finish(self, model: Model, ctx: Context) -> Model:
         """Quantize the tables, then one transformer layer after the other on what the model before it gives."""
-        new = rebuild(model, model.blueprint, model.state_dict())
-        new.storage = dict(model.storage)
+        new = rebuild(model, model.blueprint, model.state_dict(), model.storage)
         for name, bits in self.tables(new):
             table = new.get_parameter(name)
             grid = symmetric_grid(table, bits, ROWS)

@@ -70,10 +70,8 @@ class Int8(Quantizer):
         for name, grid in grids.items():
             state[name] = quantize(state[name], grid)
             storage[name] = on_grid(grid)
-        new = rebuild(model, blueprint, state)
-        new.storage = storage
         ctx.say(f"quantize/int8 keeps {len(storage)} weights as integers")
-        return new
+        return rebuild(model, blueprint, state, storage)
 
     def _grids(self, model: Model, ctx: Context) -> dict[str, Tensor]:
         """Buffers of all slots' quantizers."""

@@ -123,8 +123,7 @@ class QuantNoise(Quantizer):
         """Product quantization, group after group; integers are there already."""
         if self.variant == "int":
             return model
-        new = rebuild(model, model.blueprint, model.state_dict())
-        new.storage = dict(model.storage)
+        new = rebuild(model, model.blueprint, model.state_dict(), model.storage)
         device = next(new.parameters()).device
         batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in ctx.batches(self.examples)]
         codes = self._codes(new, ctx, batches, self._loss(ctx, batches))

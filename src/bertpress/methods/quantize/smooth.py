@@ -69,8 +69,7 @@ class Smooth(Method):
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Measure the peaks, set the factors, scale the weights; before any quantizer of the stage looks."""
-        smoothed = rebuild(model, model.blueprint.replace(smoothed=True), self._with_ones(model))
-        smoothed.storage = dict(model.storage)
+        smoothed = rebuild(model, model.blueprint.replace(smoothed=True), self._with_ones(model), model.storage)
         peaks = {name: Peaks() for name in slots(smoothed)}
         with torch.no_grad(), observing(smoothed, peaks):
             for batch in calibration(smoothed, ctx, self.examples):

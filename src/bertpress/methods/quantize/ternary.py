@@ -26,9 +26,7 @@ from bertpress.methods.transform import WeightTransform
 def without_activation_grids(model: Model) -> Model:
     """The model with float activations."""
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if ".quantizer." not in name}
-    new = rebuild(model, model.blueprint.with_float_activations(), state)
-    new.storage = dict(model.storage)
-    return new
+    return rebuild(model, model.blueprint.with_float_activations(), state, model.storage)
 
 
 class Ternary(LowBits):

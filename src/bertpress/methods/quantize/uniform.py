@@ -33,6 +33,4 @@ class Uniform(GridQuantizer):
             grid = self.grid(state[name], bits, block)
             state[name] = quantize(state[name], grid)
             storage[name] = on_grid(grid)
-        new = rebuild(model, model.blueprint, state)
-        new.storage = storage
-        return new
+        return rebuild(model, model.blueprint, state, storage)
