@@ -67,6 +67,8 @@ ROWS: dict[str, Row] = {
     "LayerDrop, 4 of 6": Row("layerdrop", {"stages.0.use.0.drop": 0.33, "stages.0.use.0.p": 0.2}),
     "Theseus, 3 layers": Row("theseus"),
     "Theseus, 2 layers": Row("theseus", {"stages.0.use.0.layers": 2}),
+    "SNIP, half of heads and networks": Row("snip"),
+    "SNIP, three quarters": Row("snip", {"stages.0.use.0.keep_heads": 0.75, "stages.0.use.0.keep_ffn": 0.75}),
     "tickets, good": Row("all-tickets", start="pretrained"),
     "tickets, random": Row("all-tickets", {"stages.0.use.0.which": "random"}, "pretrained"),
     "tickets, bad": Row("all-tickets", {"stages.0.use.0.which": "bad"}, "pretrained"),
