@@ -42,6 +42,9 @@ class Stage(BaseModel):
         "previous",
         description="Where the weights come from: the stage before, or the model as it was handed in.",
     )
+    task_loss: bool = Field(
+        True, description="Add the task's loss on the labels where no method brings it; false: the methods' own alone."
+    )
     teacher: str = Field("original", min_length=1, description="original, previous, or the folder of a model.")
 
 

@@ -162,8 +162,10 @@ def _train(
 ) -> TrainResult:
     methods = [method for _, method in stage.methods]
     objectives: list[Objective] = [term for method in methods for term in method.objectives(ctx)]
-    if not any(method.supervises for method in methods):
+    if stage.task_loss and not any(method.supervises for method in methods):
         objectives.insert(0, TaskLoss())
+    if not objectives:
+        raise RecipeError(f"stage {stage.name}: task_loss=false must go with a method that has a loss of its own")
     return fit(
         model,
         run.data,

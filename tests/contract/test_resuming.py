@@ -1,4 +1,4 @@
-"""Pruning that was killed in the middle goes on and ends with the same bits."""
+"""Training that was killed in the middle goes on and ends with the same bits."""
 
 from typing import ClassVar
 
@@ -12,7 +12,9 @@ from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
 from bertpress.training import TrainSettings
 
-TRAIN = TrainSettings(epochs=4, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=0)
+TRAIN = TrainSettings(
+    epochs=4, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=0, cache_teacher="all"
+)
 
 
 class Killed(Exception):
@@ -37,18 +39,26 @@ class Dying(Method):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    "use",
     [
-        ("prune/magnitude", {"every": 2}),
-        ("prune/lottery_ticket", {"head": "fresh"}),
-        ("prune/movement", {"keep": 0.4}),
-        ("prune/movement", {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}),
-        ("prune/rpp", {"every": 2}),
-        ("prune/obert", {"every": 2, "examples": 8, "block": 8}),
+        {"prune/magnitude": {"every": 2}},
+        {"prune/lottery_ticket": {"head": "fresh"}},
+        {"prune/movement": {"keep": 0.4}},
+        {"prune/movement": {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}},
+        {"prune/rpp": {"every": 2}},
+        {"prune/obert": {"every": 2, "examples": 8, "block": 8}},
+        {
+            "student/transformer": {"layers": 1, "hidden_size": 16},
+            "distill/embeddings": {},
+            "distill/hidden": {"project": "teacher"},
+            "distill/attention": {},
+        },
     ],
+    ids=lambda use: " ".join(use),
 )
-def test_killed_and_gone_on_it_ends_with_the_same_bits(name, options, bench, tmp_path, monkeypatch):
-    stage = Stage(name="only", methods=((name, find(name)(**options)), ("test/dying", Dying())), train=TRAIN)
+def test_killed_and_gone_on_it_ends_with_the_same_bits(use, bench, tmp_path, monkeypatch):
+    methods = [(name, find(name)(**options)) for name, options in use.items()]
+    stage = Stage(name="only", methods=(*methods, ("test/dying", Dying())), train=TRAIN)
 
     def made(place, *, resume):
         folder = RunFolder.open(tmp_path / place, {}, resume=resume)

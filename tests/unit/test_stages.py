@@ -14,6 +14,7 @@ from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, Run, run_stage
 from bertpress.training import TrainSettings
+from bertpress.training.objectives import Penalty
 
 TRAIN = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=3600)
 
@@ -94,3 +95,33 @@ def test_zeros_of_the_stage_before_stay_zero(run, model):
     assert not trained[:, ::2].any()
     assert not torch.equal(trained, weight)
     assert [codec.kind for codec in after.storage["encoder.layers.0.ffn.0.inner.weight"].codecs] == ["bitmap"]
+
+
+class Pull(Method):
+    """Pull one bias to 1."""
+
+    cite: ClassVar[str] = "a test"
+
+    def attach(self, model, ctx):
+        ctx.state["pulled"] = torch.nn.ModuleList([model.head.classifier])
+        return model
+
+    def objectives(self, ctx):
+        return [Penalty("pull", lambda: (ctx.state["pulled"][0].bias - 1).square().sum())]
+
+
+@pytest.mark.parametrize(("task_loss", "terms"), [(True, {"task", "pull"}), (False, {"pull"})])
+def test_the_loss_of_the_task_can_be_left_out(run, model, task_loss, terms):
+    stage = Stage(name="only", methods=(("test/pull", Pull()),), train=TRAIN, task_loss=task_loss)
+    before = model()
+    after, report = run_stage(run, stage, 1, before, model())
+    assert set(report["train"]["log"][0]["terms"]) == terms
+    query = "encoder.layers.0.attention.query.weight"
+    moved = not torch.equal(after.get_parameter(query), before.get_parameter(query))
+    assert moved == task_loss
+
+
+def test_a_stage_without_any_loss_is_refused(run, model):
+    words = "^stage only: task_loss=false must go with a method that has a loss of its own$"
+    with pytest.raises(RecipeError, match=words):
+        context_of(run, model(), model(), train=TRAIN, task_loss=False)

@@ -60,7 +60,11 @@ class SelfAttention(nn.Module):
         Returns:
             (batch, tokens, output).
         """
-        out = self.output(self.context(queries_from, values_from, mask, tape) if self.spec.heads else residual)
+        if self.spec.heads:
+            out = self.output(self.context(queries_from, values_from, mask, tape))
+            tape.put_fresh("attention_outputs", out)
+        else:
+            out = self.output(residual)
         out = F.dropout(out, self.dropout, self.training)
         return self.norm(close(out, residual, self.output))  # type: ignore[no-any-return]
 
@@ -98,6 +102,7 @@ class SelfAttention(nn.Module):
             context = F.dropout(self.map_slot(maps), dropout, self.training) @ value
         else:
             context = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=self.scale)
+        tape.put("contexts", context)
         return self.context_slot(context.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 

@@ -90,16 +90,21 @@ class FeedForward(nn.Module):
         self.outer: nn.Module = nn.Linear(width, size) if width else Bias(size)
         self.norm = norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
         """(batch, tokens, size) to the same shape."""
-        y = self.outer(self.neurons(x) if self.width else x)
+        if self.width:
+            y = self.outer(self.neurons(x, tape))
+            tape.put_fresh("ffn_outer", y)
+        else:
+            y = self.outer(x)
         y = F.dropout(y, self.dropout, self.training)
         return self.norm(close(y, x, self.outer))  # type: ignore[no-any-return]
 
-    def neurons(self, x: Tensor) -> Tensor:
+    def neurons(self, x: Tensor, tape: Tape) -> Tensor:
         """Activations of the inner neurons, (batch, tokens, width)."""
-        y = activate(self.activation, self.inner(self.input_slot(x)), self.inner)
-        return self.inner_slot(y)  # type: ignore[no-any-return]
+        y = self.inner(self.input_slot(x))
+        tape.put_fresh("ffn_inner", y)
+        return self.inner_slot(activate(self.activation, y, self.inner))  # type: ignore[no-any-return]
 
 
 class EncoderLayer(nn.Module):
@@ -172,10 +177,10 @@ class EncoderLayer(nn.Module):
         values = inner if neck.attention_input == "inner" else hidden
         return self.attention(queries, values, inner, mask, tape)  # type: ignore[no-any-return]
 
-    def transform(self, inner: Tensor, hidden: Tensor) -> Tensor:
+    def transform(self, inner: Tensor, hidden: Tensor, tape: Tape) -> Tensor:
         """The feed-forward sub-unit that this layer owns; ``hidden`` is the layer's input."""
         for network in self.ffn:
-            inner = network(inner)
+            inner = network(inner, tape)
         return inner if self.widen is None else self.widen(inner, hidden)
 
     def forward(
@@ -188,4 +193,4 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """(batch, tokens, hidden) to the same shape."""
         inner = (attention_owner or self).attend(hidden, mask, tape)
-        return (ffn_owner or self).transform(inner, hidden)
+        return (ffn_owner or self).transform(inner, hidden, tape)

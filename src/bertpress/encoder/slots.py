@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -59,11 +62,25 @@ class Affine(nn.Module):
 class Tape:
     """Records intermediate tensors by name, in the order of the layers; records nothing that was not asked for.
 
-    Names: ``hidden_states`` (the embeddings' output first), ``attentions``, ``scores``, ``queries``, ``keys``,
-    ``values``.
+    Names: ``hidden_states`` (the embeddings' output first); of each attention with heads ``queries``, ``keys``,
+    ``values``, ``scores``, ``attentions``, ``contexts`` (what each head gathers) and ``attention_outputs``; of each
+    feed-forward network with neurons ``ffn_inner`` and ``ffn_outer``.  The last three are what a matrix gives, before
+    activation, residual and norm.
     """
 
-    NAMES = frozenset({"hidden_states", "attentions", "scores", "queries", "keys", "values"})
+    TOKEN_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {
+        "hidden_states": (1,),
+        "queries": (2,),
+        "keys": (2,),
+        "values": (2,),
+        "scores": (2, 3),
+        "attentions": (2, 3),
+        "contexts": (2,),
+        "attention_outputs": (1,),
+        "ffn_inner": (1,),
+        "ffn_outer": (1,),
+    }
+    NAMES = frozenset(TOKEN_AXES)
 
     def __init__(self, wanted: frozenset[str] = frozenset()) -> None:
         if unknown := wanted - self.NAMES:
@@ -79,6 +96,11 @@ class Tape:
         """Record ``tensor`` if ``name`` was asked for."""
         if name in self.wanted:
             self.taken[name].append(tensor)
+
+    def put_fresh(self, name: str, tensor: Tensor) -> None:
+        """Record, if asked for, what comes next may overwrite (:mod:`bertpress.encoder.overwrite`)."""
+        if name in self.wanted:
+            self.taken[name].append(tensor if torch.is_grad_enabled() else tensor.clone())
 
     def captured(self) -> dict[str, tuple[Tensor, ...]]:
         """Everything recorded."""

@@ -85,10 +85,11 @@ def _measured(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) ->
     """Median milliseconds of one sub-unit, warm."""
     with torch.random.fork_rng(devices=[]):
         layer, hidden = EncoderLayer(spec, blueprint).eval(), torch.randn(1, tokens, blueprint.hidden_size)
-    inner = layer.attend(hidden, None, Tape())
+    tape = Tape()
+    inner = layer.attend(hidden, None, tape)
     samples: list[float] = []
     for _ in range(WARM_UP + ROUNDS):
         began = time.perf_counter()
-        layer.attend(hidden, None, Tape()) if unit == "attention" else layer.transform(inner, hidden)
+        layer.attend(hidden, None, tape) if unit == "attention" else layer.transform(inner, hidden, tape)
         samples.append(1000 * (time.perf_counter() - began))
     return median(samples[WARM_UP:])

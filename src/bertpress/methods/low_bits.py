@@ -25,7 +25,7 @@ from bertpress.encoder.grids import (
 )
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need, Trait
-from bertpress.methods.matching import AttentionScores, HiddenStates, TeacherLoss
+from bertpress.methods.matching import TeacherLoss, attention_scores, hidden_states
 from bertpress.methods.quantization import ROWS, Bits, TrainedQuantizer
 from bertpress.methods.transform import FakeQuantizer, WeightTransform
 from bertpress.training.objectives import Objective
@@ -142,7 +142,7 @@ class LowBits(TrainedQuantizer):
         """The distances to the teacher; those of weight 0 are left out."""
         terms: list[Objective] = [
             TeacherLoss("ce", 1.0, ctx.task.head().kind, weight=self.logits),
-            HiddenStates(weight=self.hidden_states),
-            AttentionScores(weight=self.attention_scores),
+            hidden_states(weight=self.hidden_states),
+            attention_scores(weight=self.attention_scores),
         ]
         return [term for term in terms if term.weight]

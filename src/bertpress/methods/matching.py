@@ -1,65 +1,27 @@
-"""Distances between a student and its teacher, as terms of the loss: logits, hidden states, attention scores.
-
-Pads never count.  Each term is a mean over what it compares within a layer, summed over the layers.
-"""
+"""Terms of the loss between a student and its teacher: their logits, and what both put on the tape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertpress.errors import RecipeError
-from bertpress.training.objectives import Step
+from bertpress.methods.base import Context, Model
+from bertpress.methods.distances import (
+    LOSSES,
+    Distance,
+    attention_score_mse,
+    hidden_state_mse,
+    logit_mse,
+    soft_binary,
+)
+from bertpress.training.objectives import Objective, Step
 
-
-def soft_cross_entropy(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the softened student under the softened teacher, times temperature squared.
-
-    Args:
-        student: (rows, classes) logits.
-        teacher: (rows, classes) logits.
-        temperature: > 0.
-
-    Returns:
-        Mean over the rows.
-    """
-    target = (teacher / temperature).softmax(-1)
-    return -(target * (student / temperature).log_softmax(-1)).sum(-1).mean() * temperature**2
-
-
-def soft_kl(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of the softened distributions, times temperature squared: 0 where both agree."""
-    own, target = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
-    return (target.exp() * (target - own)).sum(-1).mean() * temperature**2
-
-
-def soft_binary(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Binary cross-entropy under the teacher's probabilities, for labels that do not exclude each other."""
-    target = (teacher / temperature).sigmoid()
-    loss = F.binary_cross_entropy_with_logits(student / temperature, target, reduction="none")
-    return loss.sum(-1).mean() * temperature**2
-
-
-def logit_mse(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean squared difference of the logits; the temperature has no say."""
-    return F.mse_loss(student, teacher)
-
-
-def logit_mae(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean absolute difference of the logits; the temperature has no say."""
-    return F.l1_loss(student, teacher)
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "ce": soft_cross_entropy,
-    "kl": soft_kl,
-    "mse": logit_mse,
-    "mae": logit_mae,
-}
+Side = Literal["student", "teacher"]
 
 
 def comparable_rows(kind: str, logits: Tensor, batch: dict[str, Tensor]) -> list[Tensor]:
@@ -107,77 +69,137 @@ class TeacherLoss:
         return torch.stack(terms).mean()
 
 
-def hidden_state_mse(*, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared difference over real tokens and dimensions.
+class Pairs(nn.Module):
+    """Which tensors on the tape meet, and the linear maps that make them equally wide; lives in ``ctx.state``.
 
     Args:
-        student: (batch, tokens, hidden).
-        teacher: the same shape.
-        mask: (batch, tokens), 1 for tokens and 0 for pads.
+        places: on the student's tape and on the teacher's, for each pair.
+        projections: one for each pair, one for all, or none.
+        side: whose tensors go through them.
     """
-    by_token = (student - teacher).square().mean(-1)
-    return (by_token * mask).sum() / mask.sum()
+
+    def __init__(
+        self, places: Sequence[tuple[int, int]], projections: Sequence[nn.Module] = (), side: Side = "student"
+    ) -> None:
+        super().__init__()
+        self.places, self.side = tuple(places), side
+        self.projections = nn.ModuleList(projections)
+
+    def forward(self, own: Sequence[Tensor], target: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The tensors that meet, student's first, from those on both tapes."""
+        found = []
+        for i, (mine, theirs) in enumerate(self.places):
+            a, b = own[mine], target[theirs]
+            if self.projections:
+                projection = self.projections[i % len(self.projections)]
+                a, b = (projection(a), b) if self.side == "student" else (a, projection(b))
+            found.append((a, b))
+        return found
 
 
-def attention_score_mse(*, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared difference over the heads and the pairs of real tokens, before the softmax.
+def projected_pairs(
+    places: Sequence[tuple[int, int]], model: Model, ctx: Context, *, side: Side = "student", shared: bool = True
+) -> Pairs:
+    """Pairs of hidden states; where the widths differ with orthogonal maps without bias, drawn by the seed.
 
     Args:
-        student: (batch, heads, tokens, tokens); columns of pads may hold anything finite.
-        teacher: the same shape.
-        mask: (batch, tokens), 1 for tokens and 0 for pads.
+        places: on both tapes.
+        model: the student.
+        ctx: with the teacher.
+        side: whose states are mapped to the other's width.
+        shared: one map for all pairs.
     """
-    real = mask.bool()
-    pairs = real[:, None, :, None] & real[:, None, None, :]
-    # taken out before the square: masked scores lie at the end of what a float can hold
-    difference = (student - teacher).masked_fill(~pairs, 0.0)
-    return difference.square().sum() / (pairs.sum() * student.shape[1])
+    assert ctx.teacher is not None
+    widths = [each.blueprint.hidden_size for each in (model, ctx.teacher)]
+    if widths[0] == widths[1]:
+        return Pairs(places)
+    inputs, outputs = widths if side == "student" else widths[::-1]
+    generator, projections = ctx.generator(), []
+    for _ in places[:1] if shared else places:
+        weight = nn.init.orthogonal_(torch.empty(outputs, inputs), generator=generator)
+        projection = nn.Linear(inputs, outputs, bias=False, device="meta")
+        projection.weight = nn.Parameter(weight)
+        projections.append(projection)
+    return Pairs(places, projections, side)
 
 
-def captured(step: Step, name: str, term: str) -> list[tuple[Tensor, Tensor]]:
-    """What student and teacher put on the tape under ``name``, layer by layer.
+def pairs_in(ctx: Context, name: str) -> Pairs:
+    """The pairs that a method's ``attach`` left in ``ctx.state``."""
+    pairs = ctx.state[name]
+    assert isinstance(pairs, Pairs)
+    return pairs
+
+
+@dataclass
+class Matching:
+    """A distance between what student and teacher put on the tape under one name, summed over pairs of layers.
+
+    Attributes:
+        name: of the term.
+        capture: name on the tape.
+        distance: of one pair.
+        pairs: which meet; None: all, in order, of the same shapes.
+        weight: in the loss.
+    """
+
+    name: str
+    capture: str
+    distance: Distance
+    pairs: Pairs | None = None
+    weight: float = 1.0
+    captures: frozenset[str] = field(init=False)
+    needs_teacher: bool = True
+
+    def __post_init__(self) -> None:
+        self.captures = frozenset({self.capture})
+
+    @property
+    def teacher_places(self) -> frozenset[int] | None:
+        """Places on the teacher's tape that are read; None: all."""
+        return None if self.pairs is None else frozenset(place for _, place in self.pairs.places)
+
+    def __call__(self, step: Step) -> Tensor:
+        """Sum over the pairs."""
+        mask = step.batch["attention_mask"]
+        pairs = captured(step, self.capture, self.name, self.pairs)
+        return torch.stack([self.distance(student=a, teacher=b, mask=mask) for a, b in pairs]).sum()
+
+
+def matched(name: str, capture: str, distance: Distance, pairs: Pairs | None, weight: float) -> list[Objective]:
+    """The term, or none where its weight is 0 or nothing meets."""
+    if not weight or (pairs is not None and not pairs.places):
+        return []
+    return [Matching(name, capture, distance, pairs, weight)]
+
+
+def captured(step: Step, name: str, term: str, pairs: Pairs | None = None) -> list[tuple[Tensor, Tensor]]:
+    """What student and teacher put on the tape under ``name``, pair by pair; by default layer by layer.
 
     Raises:
         RecipeError: they have different numbers of layers, or shapes.
     """
     own, target = (list(model.captured[name]) for model in (step.student, step.teacher) if model is not None)
-    if [each.shape for each in own] != [each.shape for each in target]:
+    if pairs is None:
+        alike, found = len(own) == len(target), list(zip(own, target, strict=False))
+    else:
+        alike = all(mine < len(own) and theirs < len(target) for mine, theirs in pairs.places)
+        found = pairs(own, target) if alike else []
+    if not alike or any(a.shape != b.shape for a, b in found):
         shapes = " and ".join(_shapes(side) for side in (own, target))
         raise RecipeError(f"{term}: student and teacher must have the same shapes, not {shapes}; leave the term out")
-    return list(zip(own, target, strict=True))
+    return found
 
 
-def _shapes(tensors: Sequence[Tensor]) -> str:
-    return f"{len(tensors)} of {tuple(tensors[-1].shape)}" if tensors else "none"
+def _shapes(tensors: Sequence[Tensor | None]) -> str:
+    known = [tensor for tensor in tensors if tensor is not None]
+    return f"{len(tensors)} of {tuple(known[-1].shape)}" if known else "none"
 
 
-@dataclass
-class HiddenStates:
+def hidden_states(weight: float = 1.0) -> Matching:
     """Squared distance of all hidden states, that of the embeddings included, layer by layer."""
-
-    weight: float = 1.0
-    name: str = "hidden_states"
-    captures: frozenset[str] = frozenset({"hidden_states"})
-    needs_teacher: bool = True
-
-    def __call__(self, step: Step) -> Tensor:
-        """Sum over the layers."""
-        mask = step.batch["attention_mask"]
-        pairs = captured(step, "hidden_states", self.name)
-        return torch.stack([hidden_state_mse(student=a, teacher=b, mask=mask) for a, b in pairs]).sum()
+    return Matching("hidden_states", "hidden_states", hidden_state_mse, weight=weight)
 
 
-@dataclass
-class AttentionScores:
+def attention_scores(weight: float = 1.0) -> Matching:
     """Squared distance of all attention scores, head by head: student and teacher must have the same heads."""
-
-    weight: float = 1.0
-    name: str = "attention_scores"
-    captures: frozenset[str] = frozenset({"scores"})
-    needs_teacher: bool = True
-
-    def __call__(self, step: Step) -> Tensor:
-        """Sum over the layers."""
-        mask = step.batch["attention_mask"]
-        pairs = captured(step, "scores", self.name)
-        return torch.stack([attention_score_mse(student=a, teacher=b, mask=mask) for a, b in pairs]).sum()
+    return Matching("attention_scores", "scores", attention_score_mse, weight=weight)

@@ -1,4 +1,4 @@
-"""A teacher's logits on disk: computed once, in a canonical order, then read through a memory map.
+"""A teacher's outputs on disk: computed once, in a canonical order, then read through a memory map.
 
 Rows are sorted by length and cut into chunks; one forward pass fills one chunk, so the stored bits are a function
 of teacher, data and precision alone, whatever run filled them and however often it was killed.  The header is
@@ -7,28 +7,59 @@ rewritten after each sync with a checksum of every chunk; a chunk that does not 
 
 import hashlib
 import json
+import math
 import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bertpress.training.checkpoint import machine_error, write_atomically
 
-FORMAT = 1
+FORMAT = 2
+TOKENS = 0  # in a shape: as many as the row has
 _CHUNK = 64  # rows
 _SYNC_SECONDS = 5.0
 _HASHED = ("input_ids", "token_type_ids", "teacher_input_ids", "teacher_token_type_ids")
 Floats = npt.NDArray[np.float32]
-Compute = Callable[[list[int]], list[Floats]]
 
 
-class LogitsCache:
-    """Logits of some rows of a data set, (labels,) a row or (tokens, labels).
+class Piece(NamedTuple):
+    """What a row has of one tensor.
+
+    Attributes:
+        name: ``logits``, or a name on the tape.
+        place: among the tensors of that name.
+        shape: of a row, :data:`TOKENS` where it is the number of its tokens.
+    """
+
+    name: str
+    place: int
+    shape: tuple[int, ...]
+
+    def at(self, tokens: int) -> tuple[int, ...]:
+        """The shape for a row, or a batch, of so many tokens."""
+        return tuple(tokens if size == TOKENS else size for size in self.shape)
+
+    def floats(self, tokens: int) -> int:
+        """Numbers of a row of so many tokens."""
+        return math.prod(self.at(tokens))
+
+    def within(self, row: int, tokens: int) -> tuple[int | slice, ...]:
+        """Where the row, without its pads, lies in a padded batch."""
+        return (row, *(slice(size) for size in self.at(tokens)))
+
+
+Compute = Callable[[list[int]], tuple[list[Piece], list[Floats]]]
+"""From rows to their pieces, which are those of every row, and for each row all its numbers in that order."""
+
+
+class OutputCache:
+    """Pieces of a teacher's output for some rows of a data set.
 
     Attributes:
         path: the data file; its header stands beside it with the suffix ``.json``.
@@ -39,7 +70,7 @@ class LogitsCache:
 
         Args:
             folder: where caches live.
-            teacher: digest of the teacher's weights and precision.
+            teacher: digest of the teacher's weights and precision, and of what is asked of it.
             data: items with ``input_ids``, ``token_type_ids`` and ``index``.
             rows: which items to hold.
         """
@@ -54,12 +85,12 @@ class LogitsCache:
                 ids = np.ascontiguousarray(item.get(name, ()), np.int32)
                 digest.update(f"{name} {ids.size} ".encode() + ids.tobytes())
         self.key = digest.hexdigest()
-        self.path = folder / f"logits-{self.key[:32]}.f32"
+        self.path = folder / f"teacher-{self.key[:32]}.f32"
         self.header_path = self.path.with_suffix(".json")
         self.checksums: list[int] = []
-        self.width, self.by_token = 0, False
+        self.pieces: list[Piece] = []
         self._map: Floats | None = None
-        self._starts: tuple[int, bool, npt.NDArray[np.int64]] | None = None
+        self._starts: npt.NDArray[np.int64] | None = None
 
     @property
     def chunks(self) -> int:
@@ -80,7 +111,7 @@ class LogitsCache:
         """Compute what is missing.
 
         Args:
-            compute: rows of the data set to their logits.
+            compute: rows of the data set to their numbers.
             cap_bytes: do nothing if the whole would be larger.
             report: told rows done and rows in all.
 
@@ -93,8 +124,8 @@ class LogitsCache:
         self._open_header()
         if self.full:
             return self._load(cap_bytes)
-        first = compute(self._rows(len(self.checksums)))
-        self.width, self.by_token = first[0].shape[-1], first[0].ndim == 2
+        pieces, first = compute(self._rows(len(self.checksums)))
+        self._lay_out(pieces)
         if self.size_bytes > cap_bytes:
             return False
         try:
@@ -106,36 +137,37 @@ class LogitsCache:
             raise machine_error(self.path, error) from error
         return self._load(cap_bytes)
 
-    def read(self, indices: Sequence[int], tokens: int) -> Floats:
-        """Logits of examples by their stable ``index``.
+    def read(self, indices: Sequence[int], tokens: int) -> dict[Piece, Floats]:
+        """What is kept of examples, by their stable ``index``.
 
         Args:
             indices: (batch,), as in the batch.
             tokens: width of the batch.
 
         Returns:
-            (batch, labels), or (batch, tokens, labels) with zeros at pads.
+            For each piece (batch, ...) of its shape at ``tokens``, with zeros at pads.
         """
         if self._map is None:
             raise RuntimeError(f"{self.path}: read before it was filled")
         offsets = self._offsets()
-        if not self.by_token:
-            slots = [self.slots[i] for i in indices]
-            return np.asarray(self._map.reshape(-1, self.width)[slots])
-        out = np.zeros((len(indices), tokens, self.width), np.float32)
+        found = {piece: np.zeros((len(indices), *piece.at(tokens)), np.float32) for piece in self.pieces}
         for row, index in enumerate(indices):
             slot = self.slots[index]
-            out[row, : self.lengths[slot]] = self._map[offsets[slot] : offsets[slot + 1]].reshape(-1, self.width)
-        return out
+            length, start = self.lengths[slot], int(offsets[slot])
+            for piece, out in found.items():
+                end = start + piece.floats(length)
+                out[piece.within(row, length)] = self._map[start:end].reshape(piece.at(length))
+                start = end
+        return found
 
     def _compute_all(
         self, file: Any, compute: Compute, first: list[Floats], report: Callable[[int, int], None]
     ) -> None:
         synced = time.monotonic()
         for chunk in range(len(self.checksums), self.chunks):
-            logits = first if first else compute(self._rows(chunk))
+            rows = first if first else compute(self._rows(chunk))[1]
             first = []
-            content = np.concatenate([row.reshape(-1) for row in logits]).astype("<f4").tobytes()
+            content = np.concatenate(rows).astype("<f4").tobytes()
             file.seek(int(self._offsets()[chunk * _CHUNK]) * 4)
             file.write(content)
             self.checksums.append(zlib.crc32(content))
@@ -149,17 +181,20 @@ class LogitsCache:
     def _rows(self, chunk: int) -> list[int]:
         return self.order[chunk * _CHUNK : (chunk + 1) * _CHUNK]
 
+    def _lay_out(self, pieces: list[Piece]) -> None:
+        self.pieces, self._starts = pieces, None
+
     def _offsets(self) -> npt.NDArray[np.int64]:
         """Where each row starts, counted in floats; (rows + 1,)."""
-        if self._starts is None or self._starts[:2] != (self.width, self.by_token):
-            tokens = np.asarray(self.lengths if self.by_token else [1] * len(self.order), np.int64)
-            self._starts = (self.width, self.by_token, np.concatenate([[0], np.cumsum(tokens * self.width)]))
-        return self._starts[2]
+        if self._starts is None:
+            sizes = [sum(piece.floats(tokens) for piece in self.pieces) for tokens in self.lengths]
+            self._starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
+        return self._starts
 
     def _write_header(self) -> None:
         header = {
-            "format": FORMAT, "key": self.key, "rows": len(self.order), "width": self.width,
-            "by_token": self.by_token, "checksums": self.checksums,
+            "format": FORMAT, "key": self.key, "rows": len(self.order), "pieces": self.pieces,
+            "checksums": self.checksums,
         }  # fmt: skip
         write_atomically(self.header_path, lambda file: file.write(json.dumps(header).encode()))
 
@@ -170,7 +205,7 @@ class LogitsCache:
             header = json.loads(self.header_path.read_text("utf-8"))
             if (header["format"], header["key"], header["rows"]) != (FORMAT, self.key, len(self.order)):
                 return
-            self.width, self.by_token = int(header["width"]), bool(header["by_token"])
+            self._lay_out([Piece(name, place, tuple(shape)) for name, place, shape in header["pieces"]])
             if self.path.stat().st_size != self.size_bytes:
                 return
             self.checksums = self._whole(list(header["checksums"]))

@@ -1,6 +1,6 @@
 """Terms of the loss. A run sums the objectives of all its methods, each times its weight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from bertpress import tasks
 from bertpress.tasks import Task
+
+Reads = Mapping[str, frozenset[int] | None]
+"""Names on the tape, each with the places of the tensors that are read there; None: all of them."""
 
 
 @dataclass
@@ -37,6 +40,9 @@ class Objective(Protocol):
         weight: factor in the sum; read at each step, so that a callback may change it.
         captures: intermediate tensors that it reads from student and teacher.
         needs_teacher: whether :attr:`Step.teacher` must be there.
+
+    A term that reads few of the teacher's layers may say so in ``teacher_places``, a frozenset of places on the tape:
+    a cache of the teacher then holds no others.
     """
 
     name: str
@@ -81,6 +87,16 @@ class Penalty:
 def captures(objectives: Sequence[Objective], *, teacher: bool) -> frozenset[str]:
     """Names of the intermediate tensors that the student (or the teacher) has to hand over."""
     return frozenset().union(*(term.captures for term in objectives if term.needs_teacher or not teacher))
+
+
+def teacher_reads(objectives: Sequence[Objective]) -> Reads:
+    """What the terms read of the teacher's tape, place by place."""
+    found: dict[str, frozenset[int] | None] = {}
+    for term in objectives:
+        for name in term.captures if term.needs_teacher else ():
+            places, before = getattr(term, "teacher_places", None), found.get(name, frozenset())
+            found[name] = None if places is None or before is None else before | places
+    return found
 
 
 def total(objectives: Sequence[Objective], step: Step) -> tuple[Tensor, dict[str, Tensor]]:

@@ -41,6 +41,11 @@ class TrainSettings(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of forward passes; auto: bfloat16 where the processor has instructions for it."
     )
+    cache_teacher: Literal["logits", "all"] = Field(
+        "logits",
+        description="What is kept on disk of the teacher's answers: logits alone, or all that the losses read. It runs "
+        "live where that is not enough, or too much for the disk.",
+    )
     select: Literal["last", "best"] = Field(
         "last", description="Which weights to keep: the last, or those with the best validation metric."
     )

@@ -1,11 +1,10 @@
-"""The frozen model that a student learns from: run live, or its logits read from a cache on disk.
+"""The frozen model that a student learns from: run live, or its outputs read from a cache on disk.
 
-With its logits cached, an epoch of distillation costs about as much as one of plain fine-tuning.
+With its outputs cached, an epoch of distillation costs about as much as one of plain fine-tuning.
 """
 
 import hashlib
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from bertpress.training.cache import Floats, LogitsCache
+from bertpress.encoder.slots import Tape
+from bertpress.training.cache import TOKENS, Floats, OutputCache, Piece
+from bertpress.training.objectives import Reads
 from bertpress.training.precision import autocast, in_float32, resolve_dtype
 
-_log = logging.getLogger(__name__)
 _PREFIX = "teacher_"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -44,14 +44,15 @@ class Teacher:
 
     Args:
         model: the trained model.
-        cache: folder for caches of its logits; None: always run the model.
+        cache: folder for caches of its outputs; None: always run the model.
         cache_bytes: a cache that would be larger is not made, and the model runs live.
     """
 
     def __init__(self, model: nn.Module, *, cache: Path | None = None, cache_bytes: int = 2 * 2**30) -> None:
         self.model, self.folder, self.cache_bytes = model, cache, cache_bytes
         self.dtype, self.device = torch.float32, torch.device("cpu")
-        self.cache: LogitsCache | None = None
+        self.cache: OutputCache | None = None
+        self.reads: Reads = {}
         self._digest: str | None = None
 
     @property
@@ -72,37 +73,58 @@ class Teacher:
         rows: Sequence[int],
         collate: Callable[[list[Any]], dict[str, Tensor]],
         report: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        reads: Reads | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> bool:
-        """Have the logits of ``rows`` of ``data`` in a cache, if there is a folder and they fit.
+        """Have the outputs for ``rows`` of ``data`` in a cache, if there is a folder and they fit.
+
+        Args:
+            data: items with an ``index`` that stays.
+            rows: of the data.
+            collate: pads items to a batch.
+            report: told rows done and rows in all.
+            reads: what to keep of the tape beside the logits.
+            say: told in one line why there is no cache where it would be too large.
 
         Returns:
             Whether later calls read the cache.
         """
-        self.cache = None
+        self.cache, self.reads = None, reads or {}
         if self.folder is None or not self._constant(data):
             return False
-        cache = LogitsCache(self.folder, f"{self.digest} {self.dtype}", data, rows)
+        asked = [(name, None if places is None else sorted(places)) for name, places in sorted(self.reads.items())]
+        cache = OutputCache(self.folder, f"{self.digest} {self.dtype} {asked}", data, rows)
         if cache.fill(
-            lambda part: self._logits([data[i] for i in part], collate), cap_bytes=self.cache_bytes, report=report
+            lambda part: self._rows([data[i] for i in part], collate), cap_bytes=self.cache_bytes, report=report
         ):
             self.cache = cache
         else:
-            _log.info("%s bytes of teacher logits exceed %s; the teacher runs live", cache.size_bytes, self.cache_bytes)
+            say(f"the teacher runs live: its outputs would take {cache.size_bytes} of {self.cache_bytes} bytes on disk")
         return self.cache is not None
 
     def __call__(self, batch: dict[str, Tensor], captures: frozenset[str] = frozenset()) -> Any:
-        """The output for a batch, in float32 and without gradient; from the cache if logits are all that is asked."""
-        if self.cache is None or captures:
+        """The output for a batch, in float32 and without gradient; from the cache if that has all that is asked.
+
+        Of what the cache leaves out, layers that no term reads, ``captured`` has None in its place.
+        """
+        if self.cache is None or not captures <= self.reads.keys():
             return self._run(batch, captures)
-        logits = torch.from_numpy(self.cache.read(batch["index"].tolist(), batch["input_ids"].shape[1]))
-        return with_spans(ModelOutput(logits=logits.to(self.device)))
+        found = self.cache.read(batch["index"].tolist(), batch["input_ids"].shape[1])
+        tensors = {piece: torch.from_numpy(array).to(self.device) for piece, array in found.items()}
+        logits = next(tensor for piece, tensor in tensors.items() if piece.name == "logits")
+        output = with_spans(ModelOutput(logits=logits))
+        if captures:
+            output["captured"] = {name: _in_place(name, tensors) for name in captures}
+        return output
 
     def _constant(self, data: Any) -> bool:
-        """Whether an example always has the same logits, one row for each of the student's tokens."""
+        """Whether an example always has the same output, one row for each of the student's tokens."""
         if getattr(data, "masking", None) is not None:  # masks are drawn anew each epoch
             return False
         head = getattr(getattr(self.model, "blueprint", None), "head", None)
-        return f"{_PREFIX}input_ids" not in data[0] or (head is not None and head.kind in ("sequence", "embedding"))
+        of_tokens = self.reads or head is None or head.kind not in ("sequence", "embedding")
+        return f"{_PREFIX}input_ids" not in data[0] or not of_tokens
 
     def _run(self, batch: dict[str, Tensor], captures: frozenset[str]) -> Any:
         self.model.eval()
@@ -110,12 +132,37 @@ class Teacher:
         with torch.no_grad(), autocast(self.dtype, self.device):
             return in_float32(self.model(**model_inputs(batch, teacher=True), **asked))
 
-    def _logits(self, items: list[Any], collate: Callable[[list[Any]], dict[str, Tensor]]) -> list[Floats]:
+    def _rows(
+        self, items: list[Any], collate: Callable[[list[Any]], dict[str, Tensor]]
+    ) -> tuple[list[Piece], list[Floats]]:
+        """What the cache keeps of these items, pads left out."""
         batch = {name: value.to(self.device) for name, value in collate(items).items()}
-        logits: Floats = self._run(batch, frozenset())["logits"].cpu().numpy()
-        by_token = logits.ndim == 3
-        return [np.ascontiguousarray(row[: len(item["input_ids"])] if by_token else row)
-                for row, item in zip(logits, items, strict=True)]  # fmt: skip
+        kept = list(self._kept(self._run(batch, frozenset(self.reads))))
+        lengths = [len(item["input_ids"]) for item in items]
+        rows = [
+            np.concatenate([array[piece.within(row, tokens)].reshape(-1) for piece, array in kept])
+            for row, tokens in enumerate(lengths)
+        ]
+        return [piece for piece, _ in kept], rows
+
+    def _kept(self, output: Any) -> Iterator[tuple[Piece, Floats]]:
+        logits = output["logits"]
+        yield _piece("logits", 0, logits, (1,) if logits.ndim == 3 else ())
+        for name, places in sorted(self.reads.items()):
+            for place, tensor in enumerate(output["captured"][name]):
+                if places is None or place in places:
+                    yield _piece(name, place, tensor, Tape.TOKEN_AXES[name])
+
+
+def _piece(name: str, place: int, tensor: Tensor, token_axes: tuple[int, ...]) -> tuple[Piece, Floats]:
+    shape = tuple(TOKENS if axis in token_axes else size for axis, size in enumerate(tensor.shape))
+    return Piece(name, place, shape[1:]), tensor.cpu().numpy()
+
+
+def _in_place(name: str, tensors: dict[Piece, Tensor]) -> tuple[Tensor | None, ...]:
+    """The tensors of one name in the order of the tape, None where there is none."""
+    found = {piece.place: tensor for piece, tensor in tensors.items() if piece.name == name}
+    return tuple(found.get(place) for place in range(max(found, default=-1) + 1))
 
 
 def with_spans(output: Any) -> Any:

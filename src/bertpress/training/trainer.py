@@ -17,7 +17,7 @@ from bertpress.training import distributed, rng
 from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.evaluation import collate_for
 from bertpress.training.loop import ObjectiveTrainer
-from bertpress.training.objectives import Objective, TaskLoss, captures
+from bertpress.training.objectives import Objective, TaskLoss, captures, teacher_reads
 from bertpress.training.passes import Pass, as_it_is
 from bertpress.training.progress import Meter, ProgressDisplay, Style
 from bertpress.training.settings import TrainSettings
@@ -182,7 +182,8 @@ def _prepare_teacher(trainer: ObjectiveTrainer, say: Callable[[str], None], prog
         return
     teacher.place(trainer.args.device, settings.precision)
     changes = any(each.teacher is not as_it_is for each, _ in trainer.passes)
-    if trainer.teacher_captures or changes or settings.max_seconds is not None:
+    reads = teacher_reads(trainer.objectives)
+    if changes or settings.max_seconds is not None or (reads and settings.cache_teacher == "logits"):
         teacher.cache = None  # a cache of every row could take more than the time there is
         return
     meter, begun = Meter("teacher", progress), time.monotonic()
@@ -193,8 +194,9 @@ def _prepare_teacher(trainer: ObjectiveTrainer, say: Callable[[str], None], prog
         meter.show(done)
 
     try:
-        if teacher.prepare(trainer.data, trainer.plan.used_rows(), trainer.collate, show):
-            say(f"teacher's logits cached ({time.monotonic() - begun:.1f} s)")
+        rows = trainer.plan.used_rows()
+        if teacher.prepare(trainer.data, rows, trainer.collate, show, reads=reads, say=say):
+            say(f"teacher's {', '.join(['logits', *sorted(reads)])} cached ({time.monotonic() - begun:.1f} s)")
     finally:
         meter.stop()
 

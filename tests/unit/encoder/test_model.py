@@ -58,6 +58,36 @@ def test_capture_changes_nothing_and_holds_what_it_says():
         model(IDS, capture=frozenset({"dreams"}))
 
 
+def test_what_matrices_give_is_taken_before_anything_is_overwritten():
+    model = tiny()
+    names = {"hidden_states", "attentions", "values", "contexts", "attention_outputs", "ffn_inner", "ffn_outer"}
+    with torch.no_grad():
+        taken = model(IDS, MASK, capture=frozenset(names)).captured
+    with_gradient = model(IDS, MASK, capture=frozenset(names)).captured
+    assert all(torch.equal(a, b) for name in names for a, b in zip(taken[name], with_gradient[name], strict=True))
+    assert {name: len(found) for name, found in taken.items()} == dict.fromkeys(names, 2) | {"hidden_states": 3}
+    for i, layer in enumerate(model.encoder.layers):
+        unit, network = layer.attention, layer.ffn[0]
+        context = taken["attentions"][i] @ taken["values"][i]
+        torch.testing.assert_close(taken["contexts"][i], context)
+        output = unit.output(context.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(taken["attention_outputs"][i], output)
+        attended = unit.norm(output + taken["hidden_states"][i])
+        torch.testing.assert_close(taken["ffn_inner"][i], network.inner(attended))
+        outer = network.outer(nn.functional.gelu(network.inner(attended)))
+        torch.testing.assert_close(taken["ffn_outer"][i], outer)
+        torch.testing.assert_close(taken["hidden_states"][i + 1], network.norm(outer + attended))
+
+
+def test_the_axes_of_tokens_are_those_that_grow_with_the_text():
+    model = tiny()
+    with torch.no_grad():
+        long, short = (model(IDS[:, :n], capture=Tape.NAMES).captured for n in (9, 7))
+    for name, axes in Tape.TOKEN_AXES.items():
+        shape = [7 if axis in axes else size for axis, size in enumerate(long[name][0].shape)]
+        assert list(short[name][0].shape) == shape, name
+
+
 def test_tied_decoder_follows_a_transform_of_the_table():
     model = tiny("masked_lm")
     names = [name for name, _ in model.unique_weights()]

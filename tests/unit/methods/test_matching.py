@@ -7,12 +7,13 @@ from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import keep_heads, keep_layers
 from bertpress.errors import RecipeError
-from bertpress.methods.matching import AttentionScores, HiddenStates, attention_score_mse, hidden_state_mse
+from bertpress.methods.distances import attention_score_mse, hidden_state_mse
+from bertpress.methods.matching import attention_scores, hidden_states
 from bertpress.training.objectives import Step, captures, total
 from bertpress.training.teacher import Teacher
 
 BOTH = frozenset({"hidden_states", "scores"})
-TERMS = [HiddenStates(), AttentionScores()]
+TERMS = [hidden_states(), attention_scores()]
 
 
 def tiny(seed=0, **shape):
@@ -65,12 +66,12 @@ def test_terms_are_sums_over_the_layers_and_the_embeddings_count():
     hidden = sum(
         ((a - b)[mask] ** 2).mean() for a, b in zip(own["hidden_states"], target["hidden_states"], strict=True)
     )
-    torch.testing.assert_close(HiddenStates()(step), hidden)
+    torch.testing.assert_close(hidden_states()(step), hidden)
     scores = 0
     for a, b in zip(own["scores"], target["scores"], strict=True):
         rows = [(a - b)[i, :, :n, :n].flatten() for i, n in enumerate((5, 3))]
         scores = scores + (torch.cat(rows) ** 2).mean()
-    torch.testing.assert_close(AttentionScores()(step), scores)
+    torch.testing.assert_close(attention_scores()(step), scores)
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -110,14 +111,14 @@ def test_only_what_is_read_is_captured():
 def test_another_number_of_heads_or_layers_is_refused():
     whole = tiny(0)
     narrow = keep_heads(whole, {0: [1], 1: [0]})
-    assert HiddenStates()(step_of(narrow, whole, padded())).item() > 0
+    assert hidden_states()(step_of(narrow, whole, padded())).item() > 0
     with pytest.raises(RecipeError, match=r"attention_scores: .* same shapes, not 2 of \(2, 1, 5, 5\) and 2 of \(2, 2"):
-        AttentionScores()(step_of(narrow, whole, padded()))
+        attention_scores()(step_of(narrow, whole, padded()))
     with pytest.raises(RecipeError, match="hidden_states: .* not 2 of .* and 3 of "):
-        HiddenStates()(step_of(keep_layers(whole, [0]), whole, padded()))
+        hidden_states()(step_of(keep_layers(whole, [0]), whole, padded()))
     headless = keep_heads(whole, {0: [], 1: []})
     with pytest.raises(RecipeError, match="not none and 2 of "):
-        AttentionScores()(step_of(headless, whole, padded()))
+        attention_scores()(step_of(headless, whole, padded()))
 
 
 def test_masked_scores_at_the_end_of_the_floats_leave_no_trace():

@@ -7,7 +7,7 @@ from transformers.utils import ModelOutput
 
 from bertpress.tasks import resolve
 from bertpress.training import Step, TaskLoss
-from bertpress.training.objectives import captures, total
+from bertpress.training.objectives import captures, teacher_reads, total
 
 
 @dataclass
@@ -59,3 +59,21 @@ def test_the_teacher_captures_only_what_is_compared_with_it():
     ]
     assert captures(terms, teacher=False) == {"hidden_states", "attentions"}
     assert captures(terms, teacher=True) == {"hidden_states"}
+
+
+def test_the_teacher_keeps_the_places_that_are_read_and_all_where_a_term_does_not_say():
+    states = frozenset({"hidden_states"})
+    few, more, scores, student = (
+        Constant(name, 1, 0, read, needs_teacher=teacher)
+        for name, read, teacher in (
+            ("a", states, True),
+            ("b", states, True),
+            ("c", {"scores"}, True),
+            ("d", states, False),
+        )
+    )
+    few.teacher_places, more.teacher_places = frozenset({0, 3}), frozenset({6})
+    assert teacher_reads([few, more, scores, student]) == {"hidden_states": {0, 3, 6}, "scores": None}
+    del few.teacher_places
+    assert teacher_reads([more, few, more]) == {"hidden_states": None}
+    assert teacher_reads([student]) == {}

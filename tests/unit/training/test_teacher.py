@@ -1,11 +1,15 @@
 import json
+import re
 
 import pytest
 import torch
 from sample_run import make_data, make_model
 
+from bertpress.encoder.slots import Tape
+from bertpress.methods.distances import hidden_state_mse
+from bertpress.methods.matching import Matching
 from bertpress.tasks import BucketSampler
-from bertpress.training import Teacher, collate_for
+from bertpress.training import Teacher, TrainSettings, collate_for, train
 from bertpress.training.teacher import weights_digest
 
 
@@ -20,25 +24,48 @@ def some_batches(data, collate):
         yield collate([data[row] for row in rows])
 
 
-def test_cached_logits_are_the_live_ones(tmp_path, setting):
+READS = {"hidden_states": frozenset({0, 2}), "scores": None, "values": frozenset({1}), "ffn_inner": None}
+
+
+@pytest.mark.parametrize("reads", [{}, READS], ids=["logits", "tape"])
+def test_cached_outputs_are_the_live_ones(tmp_path, setting, reads):
     data, model, collate = setting
     live, cached = Teacher(model), Teacher(model, cache=tmp_path)
     for teacher in (live, cached):
         teacher.place(torch.device("cpu"), "float32")
-    assert not live.prepare(data, range(len(data)), collate)
-    assert cached.prepare(data, range(len(data)), collate)
-    before = weights_digest(model)
+    assert not live.prepare(data, range(len(data)), collate, reads=reads)
+    assert cached.prepare(data, range(len(data)), collate, reads=reads)
+    before, calls = weights_digest(model), counting(model)
     for batch in some_batches(data, collate):
-        mine, theirs = cached(batch), live(batch)
-        real = batch["attention_mask"].bool() if theirs.logits.ndim == 3 else slice(None)
-        torch.testing.assert_close(mine.logits[real], theirs.logits[real], atol=1e-5, rtol=0)
+        mine = cached(batch, frozenset(reads))
+        assert not calls
+        theirs = live(batch, frozenset(reads))
+        calls.clear()
+        mask = batch["attention_mask"].bool()
+        real = mask if theirs.logits.ndim == 3 else slice(None)
+        torch.testing.assert_close(mine.logits[real], theirs.logits[real], atol=1e-6, rtol=0)
         assert not mine.logits.requires_grad
         assert not theirs.logits.requires_grad
         if theirs.start_logits is not None:
-            real = batch["attention_mask"].bool()
-            torch.testing.assert_close(mine.start_logits[real], theirs.start_logits[real], atol=1e-5, rtol=0)
+            torch.testing.assert_close(mine.start_logits[mask], theirs.start_logits[mask], atol=1e-6, rtol=0)
+        for name, places in reads.items():
+            for place, tensor in enumerate(mine.captured[name]):
+                if places is not None and place not in places:
+                    assert tensor is None
+                else:
+                    expected = without_pads(name, theirs.captured[name][place], mask)
+                    torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
     assert weights_digest(model) == before
     assert not model.training
+
+
+def without_pads(name, tensor, mask):
+    """The tensor with zeros wherever one of its axes is a pad."""
+    for axis in Tape.TOKEN_AXES[name]:
+        shape = [1] * tensor.ndim
+        shape[0], shape[axis] = mask.shape
+        tensor = tensor.masked_fill(~mask.reshape(shape), 0)
+    return tensor
 
 
 def counting(model):
@@ -47,33 +74,36 @@ def counting(model):
     return calls
 
 
-def prepared(model, data, collate, folder, **more):
+def prepared(model, data, collate, folder, reads=None, say=str, **more):
     teacher = Teacher(model, cache=folder, **more)
     teacher.place(torch.device("cpu"), "float32")
-    return teacher, teacher.prepare(data, range(len(data)), collate)
+    return teacher, teacher.prepare(data, range(len(data)), collate, reads=reads, say=say)
 
 
-def test_a_full_cache_is_used_again_and_a_torn_one_is_mended(tmp_path, setting):
+@pytest.mark.parametrize("reads", [{}, READS], ids=["logits", "tape"])
+def test_a_full_cache_is_used_again_and_a_torn_one_is_mended(tmp_path, setting, reads):
     data, model, collate = setting
-    prepared(model, data, collate, tmp_path)
+    prepared(model, data, collate, tmp_path, reads)
     (path,) = tmp_path.glob("*.f32")
     whole = path.read_bytes()
     calls = counting(model)
-    prepared(model, data, collate, tmp_path)
+    prepared(model, data, collate, tmp_path, reads)
     assert not calls
     torn = bytearray(whole)
     torn[len(torn) * 2 // 3] ^= 1
     for damaged in (bytes(torn), whole[:100], b""):
         path.write_bytes(damaged)
-        assert prepared(model, data, collate, tmp_path)[1]
+        assert prepared(model, data, collate, tmp_path, reads)[1]
         assert calls
         assert path.read_bytes() == whole
         calls.clear()
     header = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps(header | {"key": "another"}))
-    prepared(model, data, collate, tmp_path)
-    assert calls
-    assert path.read_bytes() == whole
+    for change in ({"key": "another"}, {"pieces": [["logits", 0, [9, 9]]]}, {"pieces": "gone"}):
+        path.with_suffix(".json").write_text(json.dumps(header | change))
+        prepared(model, data, collate, tmp_path, reads)
+        assert calls
+        assert path.read_bytes() == whole
+        calls.clear()
 
 
 def test_other_weights_or_other_text_do_not_find_it(tmp_path, setting):
@@ -89,7 +119,11 @@ def test_other_weights_or_other_text_do_not_find_it(tmp_path, setting):
     data.ids[1] = 7 if data.ids[1] != 7 else 8
     prepared(model, data, collate, tmp_path)
     assert calls
-    assert len(list(tmp_path.glob("*.f32"))) == 3
+    calls.clear()
+    for reads in ({"hidden_states": None}, {"hidden_states": frozenset({1})}):
+        prepared(model, data, collate, tmp_path, reads)
+        assert calls
+    assert len(list(tmp_path.glob("*.f32"))) == 5
 
 
 def test_an_interrupted_cache_goes_on_and_ends_with_the_same_bits(tmp_path, setting, monkeypatch):
@@ -112,15 +146,43 @@ def test_an_interrupted_cache_goes_on_and_ends_with_the_same_bits(tmp_path, sett
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_beyond_the_cap_and_for_captures_the_teacher_runs_live(tmp_path, setting):
+def test_beyond_the_cap_the_teacher_runs_live_and_says_so(tmp_path, setting):
     data, model, collate = setting
-    teacher, ready = prepared(model, data, collate, tmp_path, cache_bytes=100)
+    said = []
+    teacher, ready = prepared(model, data, collate, tmp_path, READS, said.append, cache_bytes=1000)
     assert not ready
     assert not list(tmp_path.glob("*.f32"))
+    assert re.fullmatch(r"the teacher runs live: its outputs would take \d{6,} of 1000 bytes on disk", said[0])
+    output = teacher(next(some_batches(data, collate)), frozenset(READS))
+    assert len(output.captured["hidden_states"]) == 3
+    assert all(tensor is not None for tensor in output.captured["hidden_states"])
+
+
+def test_what_is_not_cached_is_computed(tmp_path, setting):
+    data, model, collate = setting
     teacher, ready = prepared(model, data, collate, tmp_path)
     assert ready
     output = teacher(next(some_batches(data, collate)), frozenset({"hidden_states"}))
     assert len(output.captured["hidden_states"]) == 3
+
+
+def test_a_run_caches_the_tape_where_it_is_told_to(tmp_path):
+    task, data, _, tokenizer = make_data(count=40)
+    term = Matching("hidden_states", "hidden_states", hidden_state_mse)
+    losses = {}
+    for kept, forwards in (("logits", 5), ("all", 1)):
+        model = make_model(task, tokenizer, dropout=0.0)
+        teacher = Teacher(make_model(task, tokenizer, seed=5), cache=tmp_path / kept)
+        calls, said = counting(teacher.model), []
+        settings = TrainSettings(epochs=1, batch_size=8, cache_teacher=kept, precision="float32", learning_rate=1e-3)
+        result = train(
+            model, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=tmp_path / kept / "run",
+            objectives=[term], teacher=teacher, report=said.append, progress="none",
+        )  # fmt: skip
+        assert len(calls) == forwards
+        assert any(line.startswith("teacher's logits, hidden_states cached") for line in said) == (kept == "all")
+        losses[kept] = [entry["terms"]["hidden_states"] for entry in result.log]
+    assert losses["all"] == pytest.approx(losses["logits"], rel=1e-4)
 
 
 def test_masks_that_change_are_never_cached(tmp_path):

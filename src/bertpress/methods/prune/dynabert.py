@@ -23,8 +23,9 @@ from bertpress.encoder.subnetworks import cut, layers_at, running, subnetwork
 from bertpress.encoder.surgery import rebuild
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
+from bertpress.methods.distances import hidden_state_mse
 from bertpress.methods.elastic import in_order_of_importance
-from bertpress.methods.matching import TeacherLoss, hidden_state_mse
+from bertpress.methods.matching import TeacherLoss
 from bertpress.training.objectives import Objective, Step, TaskLoss
 from bertpress.training.passes import Pass, as_it_is
 

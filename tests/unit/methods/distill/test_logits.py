@@ -6,16 +6,9 @@ import pytest
 import torch
 
 from bertpress.methods.base import Context
+from bertpress.methods.distances import logit_mae, logit_mse, soft_binary, soft_cross_entropy, soft_kl
 from bertpress.methods.distill.logits import Logits
-from bertpress.methods.matching import (
-    TeacherLoss,
-    comparable_rows,
-    logit_mae,
-    logit_mse,
-    soft_binary,
-    soft_cross_entropy,
-    soft_kl,
-)
+from bertpress.methods.matching import TeacherLoss, comparable_rows
 from bertpress.tasks import resolve
 from bertpress.training.objectives import Step, TaskLoss
 

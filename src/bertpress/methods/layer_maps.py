@@ -1,0 +1,71 @@
+"""Which of the teacher's layers each layer of a student learns from: pure functions of the two depths.
+
+Layers are counted from 1, as the papers do; 0 is the output of the embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bertpress.errors import RecipeError
+from bertpress.methods.base import Context, Model
+
+LayerMap = Literal["uniform", "final", "skip", "last"] | tuple[int, ...]
+MAP = (
+    "Which layers meet: uniform, final (the last ones alone), skip or last (PKD's), or the teacher's layers for the "
+    "student's layers 1, 2, ..."
+)
+
+
+def uniform(student: int, teacher: int) -> list[int]:
+    """g(0), ..., g(student) with g(m) = m * teacher / student, halves up (Jiao et al. 2020, arXiv:1909.10351)."""
+    return [(2 * m * teacher + student) // (2 * student) for m in range(student + 1)]
+
+
+def skip(student: int, teacher: int) -> list[int]:
+    """For layers 1, 2, ... but the last: evenly spaced ones (Sun et al. 2019, arXiv:1908.09355, section 3.2)."""
+    return uniform(student, teacher)[1:-1]
+
+
+def last(student: int, teacher: int) -> list[int]:
+    """For layers 1, 2, ... but the last: those right below the teacher's last one (the same section)."""
+    return list(range(teacher - student + 1, teacher))
+
+
+def mapped(layer_map: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]:
+    """Pairs of a student's layer and the teacher's layer that it learns from.
+
+    Args:
+        layer_map: a name, or the teacher's layers for the student's layers 1, 2, ...; may end before the last one.
+        student: number of its layers.
+        teacher: number of its layers.
+
+    Raises:
+        ValueError: a layer is not there, or the student is the deeper one where layers are spread by name.
+    """
+    if layer_map == "final":
+        return [(student, teacher)]
+    if isinstance(layer_map, tuple):
+        chosen = list(layer_map)
+        if not 1 <= len(chosen) <= student:
+            raise ValueError(f"layer_map={chosen} must name 1 to {student} layers, as the student has {student}")
+        if not all(1 <= layer <= teacher for layer in chosen):
+            raise ValueError(f"layer_map={chosen} must name layers in [1, {teacher}], those of the teacher")
+    else:
+        if student > teacher:
+            raise ValueError(f"layer_map={layer_map} needs a student of at most {teacher} layers, not {student}")
+        chosen = {"uniform": lambda s, t: uniform(s, t)[1:], "skip": skip, "last": last}[layer_map](student, teacher)
+    return list(enumerate(chosen, start=1))
+
+
+def layer_pairs(method: str, layer_map: LayerMap, model: Model, ctx: Context) -> list[tuple[int, int]]:
+    """:func:`mapped` for a model and its teacher.
+
+    Raises:
+        RecipeError: as there, naming the method.
+    """
+    assert ctx.teacher is not None
+    try:
+        return mapped(layer_map, *(len(each.blueprint.layers) for each in (model, ctx.teacher)))
+    except ValueError as fault:
+        raise RecipeError(f"{method}: {fault}") from None
