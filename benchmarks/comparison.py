@@ -13,22 +13,26 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bertpress import tasks
+from bertpress import artifact, tasks
 from bertpress.artifact.header import inspect
 from bertpress.artifact.manifest import WEIGHTS
 from bertpress.errors import BertpressError, Interrupted
+from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import environment
 from bertpress.measure.size import size
-from bertpress.outcome import scores
+from bertpress.outcome import scores, texts_of
 from bertpress.recipe import Recipe
 from bertpress.runner import Pressed, Request, press
 from bertpress.training.progress import Meter
 
 CACHE = Path.home() / ".cache" / "bertpress"
+LIMITS = {"squad": (2000, 1000)}  # train and validation rows where a task's texts are long
+TIMED_TEXTS, ROUNDS = 128, 12
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class Row:
     """A line of a table: a recipe, and what differs from its profile ``small``.
 
     Attributes:
-        recipe: a shipped one.
+        recipe: a shipped one, the path of another, or its content.
         changes: as ``--set`` takes them.
         start: the model that is compressed: the task's teacher, or the pre-trained model that it was made from, which
             then learns from the teacher or from the labels alone.
         tasks: where the row is run; None: everywhere.
     """
 
-    recipe: str
+    recipe: str | Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
     start: Literal["teacher", "pretrained"] = "teacher"
     tasks: tuple[str, ...] | None = None
@@ -120,14 +124,18 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     known = place / "entry.json"
     if known.is_file():
         return json.loads(known.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    overrides = [f"{path}={json.dumps(value)}" for path, value in row.changes.items()]
-    recipe = Recipe.load(row.recipe, profile="small", overrides=[*overrides, "export=[]"])
+    overrides = [f"{path}={json.dumps(value)}" for path, value in row.changes.items()] + ["export=[]"]
+    if isinstance(row.recipe, str):
+        recipe = Recipe.load(row.recipe, profile="small", overrides=overrides)
+    else:
+        recipe = Recipe.parse(deepcopy(dict(row.recipe)), overrides=overrides)
+    trained, scored_rows = LIMITS.get(task, (None, None))
     teacher = teacher_of(task, options.teachers)
     pretrained = options.models / "minilm-l6"
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
         teacher=None if row.start == "teacher" else teacher, seed=seed, resume=(place / "run.json").is_file(),
-        command=" ".join(["python", *sys.argv]),
+        command=" ".join(["python", *sys.argv]), train_limit=trained, validation_limit=scored_rows,
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
@@ -172,6 +180,26 @@ def figures(request: Request, made: Pressed, baseline: Path) -> dict[str, Any]:
         "seconds": sum(stage["seconds"] for stage in made.stages),
         "stages": [{key: stage.get(key) for key in ("name", "seconds", "bits")} for stage in made.stages],
     }
+
+
+def timed(models: Mapping[str, Path], task: str, data: Path, threads: int) -> dict[str, dict[str, Any]]:
+    """Latencies on OpenVINO by turns, and ratios to the first, on real texts at batch 1.
+
+    Args:
+        models: folders of artifacts by name; those without the engine's file are exported first.
+        task: whose validation texts are read.
+        data: folder of the tasks.
+        threads: of the engine.
+    """
+    for folder in models.values():
+        if not (folder / "openvino").is_dir():
+            artifact.load(folder).export("openvino")
+    whole = tasks.load(tasks.resolve(task), "validation", data)
+    texts = texts_of(tasks.resolve(task), whole.limit(TIMED_TEXTS, 0))
+    candidates = [Candidate(which, folder, "openvino") for which, folder in models.items()]
+    figures = interleave(candidates, texts, threads=threads, rounds=ROUNDS, throughput_texts=0)
+    kept = ("latency_ms", "model_latency_ms", "speedup", "speedup_interval")
+    return {which: {key: each[key] for key in kept} for which, each in zip(models, figures, strict=True)}
 
 
 def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -17,17 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of
+from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of, timed
 
 from bertpress import artifact, tasks
-from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import usable_cores
-from bertpress.outcome import texts_of
 from bertpress.recipe import Recipe
 from bertpress.runner import Request, press
 
 TASKS = ("sst2", "ag_news")
-TIMED_TEXTS, ROUNDS = 128, 12
 
 HALF_WIDTH = str(Path(__file__).with_name("half-width.yaml"))
 
@@ -88,30 +85,14 @@ def integers(model: Path, task: str, options: argparse.Namespace, place: Path) -
     return press(request).artifact.path
 
 
-def timed(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
+def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     """Ratios of the teacher's latency to the artifact's on OpenVINO, both float32, and both int8."""
     place = place_of(options, name, task, 0)
     pair = {"teacher": teacher_of(task, options.teachers), "artifact": place / "model"}
-    found = {}
-    for kind in ("float32", "int8"):
-        models = {}
-        for which, folder in pair.items():
-            if kind == "int8":
-                root = options.out / task / "teacher-int8" if which == "teacher" else place / "int8"
-                models[which] = integers(folder, task, options, root)
-            else:
-                models[which] = folder
-                if not (folder / "openvino").is_dir():
-                    artifact.load(folder).export("openvino")
-        whole = tasks.load(tasks.resolve(task), "validation", options.data)
-        texts = texts_of(tasks.resolve(task), whole.limit(TIMED_TEXTS, 0))
-        candidates = [Candidate(which, folder, "openvino") for which, folder in models.items()]
-        figures = interleave(candidates, texts, threads=options.threads, rounds=ROUNDS, throughput_texts=0)
-        found[kind] = {
-            which: {key: each[key] for key in ("latency_ms", "model_latency_ms", "speedup", "speedup_interval")}
-            for which, each in zip(models, figures, strict=True)
-        }
-    return found
+    found = {"float32": timed(pair, task, options.data, options.threads)}
+    roots = {"teacher": options.out / task / "teacher-int8", "artifact": place / "int8"}
+    pair = {which: integers(folder, task, options, roots[which]) for which, folder in pair.items()}
+    return found | {"int8": timed(pair, task, options.data, options.threads)}
 
 
 def table(entries: list[dict[str, Any]]) -> str:
@@ -125,13 +106,13 @@ def table(entries: list[dict[str, Any]]) -> str:
             if first is None:
                 continue
             times = first.get("timing", {})
-            ratios = [
+            faster = [
                 f"{times[kind]['artifact']['speedup']:.2f}x" if kind in times else "not run"
                 for kind in ("float32", "int8")
             ]
             left = f"{first['parameters_without_embeddings'] / 1e6:.1f} M"
             cells = [name, task, f"{100 * first['density']:.0f} %", left, f"{first['weight_bytes'] / 1e6:.1f} MB"]
-            cells += [f"{first['percent_of_teacher']:.1f}", f"{first['macs'] / 1e6:.0f} M", *ratios]
+            cells += [f"{first['percent_of_teacher']:.1f}", f"{first['macs'] / 1e6:.0f} M", *faster]
             lines.append([*cells, scored(entries, name, task)])
     return markdown(head, lines)
 
@@ -171,7 +152,7 @@ def main() -> int:
             known = place_of(options, name, task, 0) / "timing.json"
             if known.parent.is_dir() and not known.is_file():
                 print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
-                known.write_text(json.dumps(timed(name, task, options), indent=1) + "\n", encoding="utf-8")
+                known.write_text(json.dumps(ratios(name, task, options), indent=1) + "\n", encoding="utf-8")
             write(options, entries_of(options))
     return 0
 
