@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -83,8 +84,16 @@ def teacher_of(task: str, folder: Path, model: str = "minilm-l6") -> Path:
 
 def place_of(options: argparse.Namespace, name: str, task: str, seed: int) -> Path:
     """The run's folder."""
-    words = name.replace(": ", "-").replace(", ", "-").replace(" ", "-").replace("/", "-").replace("%", "percent")
-    return Path(options.out) / task / f"{words.lower()}-{seed}"
+    words = re.sub(r"[^a-z0-9.]+", "-", name.lower().replace("%", "percent")).strip("-")
+    return Path(options.out) / task / f"{words}-{seed}"
+
+
+def recipe_of(row: Row) -> Recipe:
+    """What a row runs; the caller exports, if anything."""
+    overrides = [f"{path}={json.dumps(value)}" for path, value in row.changes.items()] + ["export=[]"]
+    if isinstance(row.recipe, str):
+        return Recipe.load(row.recipe, profile="small", overrides=overrides)
+    return Recipe.parse(deepcopy(dict(row.recipe)), overrides=overrides)
 
 
 def compare(rows: Mapping[str, Row], options: argparse.Namespace, write: Callable[[list[dict[str, Any]]], None]) -> int:
@@ -124,11 +133,7 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     known = place / "entry.json"
     if known.is_file():
         return json.loads(known.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    overrides = [f"{path}={json.dumps(value)}" for path, value in row.changes.items()] + ["export=[]"]
-    if isinstance(row.recipe, str):
-        recipe = Recipe.load(row.recipe, profile="small", overrides=overrides)
-    else:
-        recipe = Recipe.parse(deepcopy(dict(row.recipe)), overrides=overrides)
+    recipe = recipe_of(row)
     trained, scored_rows = LIMITS.get(task, (None, None))
     teacher = teacher_of(task, options.teachers)
     pretrained = options.models / "minilm-l6"

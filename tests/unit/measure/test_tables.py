@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bertpress.recipe import Recipe
-
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
@@ -19,11 +17,11 @@ def load():
     sys.path.insert(0, str(BENCHMARKS))
     yield importlib.import_module
     sys.path.remove(str(BENCHMARKS))
-    for name in ("comparison", "quantize", "prune"):
+    for name in ("comparison", "quantize", "prune", "distill"):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["quantize", "prune"])
+@pytest.mark.parametrize("name", ["quantize", "prune", "distill"])
 def test_every_row_resolves_and_has_a_folder_of_its_own(load, name):
     module, comparison = load(name), load("comparison")
     rows = module.ROWS | getattr(module, "SENSITIVITY", {})
@@ -31,8 +29,7 @@ def test_every_row_resolves_and_has_a_folder_of_its_own(load, name):
     places = {comparison.place_of(options, row, "sst2", 0) for row in rows}
     assert len(places) == len(rows)
     for row in rows.values():
-        overrides = [f"{path}={json.dumps(value)}" for path, value in row.changes.items()]
-        Recipe.load(row.recipe, profile="small", overrides=overrides).check()
+        comparison.recipe_of(row).check()
 
 
 def entry(name="a", task="sst2", seed=0, metric=90.0, drop=1.0, seconds=10.0):

@@ -1,0 +1,148 @@
+"""One student and every target of distillation, then one target set and every family of students.
+
+    python benchmarks/distill.py --data DIR [--teachers DIR] [--tasks sst2 mrpc squad] [--only NAME ...] [--seeds 0 1]
+    python benchmarks/distill.py --data DIR --time [--threads 2]
+
+Students of the first part have three of the six layers of the pre-trained model and learn from the task's teacher; so
+"no teacher" is plain fine-tuning of the same start.  Every row sees the same examples.  The second form times the
+artifacts of the families on a quiet machine.  See benchmarks/comparison.py for how a row is run.  Writes
+results/distill.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of, timed
+
+from bertpress.measure.environment import usable_cores
+
+TASKS = ("sst2", "mrpc", "squad")
+STEPS = 844  # of 32 examples
+Method = Mapping[str, Mapping[str, Any]]
+
+THREE: Method = {"student/transformer": {"layers": 3}}
+SMALL: Method = {"student/transformer": {"layers": 3, "heads": 6, "ffn": 384, "hidden_size": 192, "start": "random"}}
+LOGITS: Method = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
+SCORES: Method = {"distill/logits": {"alpha": 1.0, "loss": "mse"}}
+HIDDEN: Method = {"distill/hidden": {}}
+VALUES: Method = {"distill/attention": {"targets": ["scores", "values"]}}
+
+
+def stage(name: str, *methods: Method, rate: float = 1e-4, steps: int = STEPS, **fields: Any) -> dict[str, Any]:
+    """One stage of a recipe."""
+    train = {"epochs": 3, "max_steps": steps, "learning_rate": rate, "warmup_ratio": 0.1}
+    return {"name": name, "use": [dict(method) for method in methods], "train": train, **fields}
+
+
+def row(*stages: dict[str, Any], tasks: Sequence[str] | None = None) -> Row:
+    """A line whose student starts from the pre-trained model."""
+    recipe = {"name": "distill", "stages": list(stages), "export": []}
+    return Row(recipe, start="pretrained", tasks=None if tasks is None else tuple(tasks))
+
+
+def one(*terms: Method) -> Row:
+    """The student of three layers under these terms."""
+    return row(stage("distil", THREE, *terms))
+
+
+def family(student: Method, *more: Method, rate: float = 1e-3) -> Row:
+    """A student of another kind that learns the teacher's logits."""
+    return row(stage("distil", student, SCORES, *more, rate=rate))
+
+
+# by the name of the line: first targets alone beside the labels, then together
+TARGETS: dict[str, Row] = {
+    "no teacher": one(),
+    "logits, KL": one(LOGITS),
+    "logits, MSE": one(SCORES),
+    "embeddings": one({"distill/embeddings": {}}),
+    "hidden states": one(HIDDEN),
+    "[CLS] states (PKD)": one({"distill/pkd": {"weight": 10.0}}),
+    "attention scores": one({"distill/attention": {"targets": ["scores"]}}),
+    "attention maps": one({"distill/attention": {"targets": ["maps"]}}),
+    "contexts of heads": one({"distill/attention": {"targets": ["contexts"]}}),
+    "queries, keys, values": one({"distill/attention": {"targets": ["queries", "keys", "values"]}}),
+    "last layer's relations (MiniLM)": one({"distill/minilm": {}}),
+    "relations (MiniLMv2)": one({"distill/minilmv2": {}}),
+    "transport of layers (BERT-EMD)": one({"distill/emd": {}}),
+    "contrast of sentences (CoDIR)": one({"distill/codir": {}}),
+    "parameters (projection)": one({"distill/projection": {}}),
+    "probes": one({"distill/probes": {}}),
+    "logits and hidden states": one(SCORES, HIDDEN),
+    "logits, hidden states, attention": one(SCORES, HIDDEN, VALUES),
+    "all layers, then the answers": row(
+        stage("insides", THREE, {"distill/embeddings": {}}, HIDDEN, VALUES, steps=STEPS // 2, task_loss=False),
+        stage("answers", SCORES, steps=STEPS // 2, rate=5e-5),
+    ),
+    "unlabelled text first": row(
+        stage("general", THREE, HIDDEN, VALUES, data="unlabelled", teacher="pretrained", task_loss=False),
+        stage("distil", SCORES, HIDDEN, VALUES),
+    ),
+}
+FAMILIES: dict[str, Row] = {
+    "Transformer, random start": family(SMALL),
+    "BiLSTM": family({"student/bilstm": {}}),
+    "BiLSTM, augmented by rules": family({"student/bilstm": {}}, {"distill/augment": {"how": "rules", "copies": 4}}),
+    "CNN": family({"student/cnn": {}}),
+    "hybrid": family({"student/hybrid": {}}),
+}
+ROWS = TARGETS | FAMILIES
+
+
+def table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One line a row, one column a task."""
+    named = [task for task in TASKS if any(entry["task"] == task for entry in entries)]
+    head = ["student and targets", "parameters without embeddings", "file", "OpenVINO float32"]
+    head += [f"{task}: metric, drop [95 %], processor seconds" for task in named]
+    lines = []
+    for name in ROWS:
+        first = next((entry for entry in entries if entry["name"] == name), None)
+        if first is not None:
+            times = next((entry["timing"] for entry in entries if entry["name"] == name and "timing" in entry), None)
+            faster = "not run" if times is None else f"{times['artifact']['speedup']:.2f}x"
+            cells = [name, f"{first['parameters_without_embeddings'] / 1e6:.2f} M"]
+            cells += [f"{first['weight_bytes'] / 1e6:.1f} MB", faster]
+            lines.append([*cells, *(scored(entries, name, task) for task in named)])
+    return markdown(head, lines)
+
+
+def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
+    """Results of every run that has ended so far, of this command and of earlier ones."""
+    whole = []
+    for entry in entries:
+        known = place_of(options, entry["name"], entry["task"], entry["seed"]) / "timing.json"
+        timing = {"timing": json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else {}
+        whole.append({**entry, **timing})
+    save(options, {"entries": whole})
+    options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
+
+
+def main() -> int:
+    """Train what is asked for, or time the families; results are written after every run."""
+    parser = arguments(__doc__, TASKS, "distill")
+    parser.set_defaults(seeds=[0, 1])
+    parser.add_argument("--time", action="store_true", help="time the artifacts that are there")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    options = parser.parse_args()
+    if not options.time:
+        return compare(ROWS, options, partial(write, options))
+    for task in options.tasks:
+        for name in options.only or ["no teacher", *FAMILIES]:
+            place = place_of(options, name, task, 0)
+            if place.is_dir() and not (place / "timing.json").is_file():
+                print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
+                pair = {"teacher": teacher_of(task, options.teachers), "artifact": place / "model"}
+                found = timed(pair, task, options.data, options.threads)
+                (place / "timing.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(options, entries_of(options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
