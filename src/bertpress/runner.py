@@ -20,6 +20,7 @@ from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, Run, run_stage
+from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings
@@ -47,6 +48,7 @@ class Request:
         metric: the user's own, a function of predictions and references; higher is better.
         train_limit: at most so many training rows.
         validation_limit: at most so many validation rows.
+        unlabelled: text without labels, in a file, a folder, or rows; None: that of the train splits under ``data``.
     """
 
     model: str | Path
@@ -64,6 +66,7 @@ class Request:
     metric: tasks.UserMetric | None = None
     train_limit: int | None = None
     validation_limit: int | None = None
+    unlabelled: Path | Rows | None = None
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -75,6 +78,7 @@ class Request:
             "seed": self.seed,
             "train_limit": self.train_limit,
             "validation_limit": self.validation_limit,
+            "unlabelled": str(self.unlabelled) if isinstance(self.unlabelled, Path) else None,
         }
 
 
@@ -139,6 +143,14 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
         say(note)
     data = load_data(request)
     _check_needs(recipe, data)
+
+    def masked_lm() -> BertpressPreTrainedModel | None:
+        return masked_lm_of(request.model)
+
+    for stage in recipe.stages:
+        if "teacher" in stage.guessers:
+            guessing_teacher(stage, masked_lm)
+    texts = load_unlabelled(request, data.train)
     source = trained_model(request.model, data.task)
     tokenizer = tokenizer_of(source)
 
@@ -148,7 +160,7 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
 
     baseline = make_teacher(request, folder, data, source, tokenizer, say)
     teacher = baseline.model
-    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric)
+    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm)
     model = source.model if request.teacher is not None else teacher
     reports = []
     for number, stage in enumerate(recipe.stages, start=1):
@@ -180,6 +192,19 @@ def load_data(request: Request) -> Data:
     task = tasks.with_labels(request.task, splits["train"], own)
     tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
     return Data(task, splits["train"], splits["validation"])
+
+
+def load_unlabelled(request: Request, train: Rows) -> Rows | None:
+    """Text for the stages that train without labels; None where there is no such stage.
+
+    Raises:
+        DataError: a file cannot be read, or there is no text.
+    """
+    if all(stage.data == "task" for stage in request.recipe.stages):
+        return None
+    if isinstance(request.unlabelled, Path):
+        return tasks.load_texts(request.unlabelled)
+    return request.unlabelled or tasks.train_texts(request.task, train, request.data)
 
 
 def hardware_note(recipe: Recipe) -> str | None:

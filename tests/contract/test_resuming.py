@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from transformers import TrainerCallback
 
-from bertpress.methods.base import Method
+from bertpress.methods.base import Method, Need
 from bertpress.methods.registry import find
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
@@ -45,10 +45,13 @@ class Dying(Method):
         ("prune/movement", {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}),
         ("prune/rpp", {"every": 2}),
         ("prune/obert", {"every": 2, "examples": 8, "block": 8}),
+        ("distill/mlm", {}),
     ],
 )
 def test_killed_and_gone_on_it_ends_with_the_same_bits(name, options, bench, tmp_path, monkeypatch):
-    stage = Stage(name="only", methods=((name, find(name)(**options)), ("test/dying", Dying())), train=TRAIN)
+    method = find(name)(**options)
+    data = "unlabelled" if Need.UNLABELLED in method.requires else "task"
+    stage = Stage(name="only", methods=((name, method), ("test/dying", Dying())), train=TRAIN, data=data)
 
     def made(place, *, resume):
         folder = RunFolder.open(tmp_path / place, {}, resume=resume)

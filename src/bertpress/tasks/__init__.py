@@ -15,6 +15,7 @@ from bertpress.tasks.naming import with_labels
 from bertpress.tasks.predictions import describe, keep, predictions, references, row_scores
 from bertpress.tasks.rows import Rows, from_records, from_texts, holdout
 from bertpress.tasks.task import KINDS, METRICS, Kind, Task
+from bertpress.tasks.texts import load_texts, texts_of, train_texts
 
 __all__ = [
     "KINDS",
@@ -43,6 +44,7 @@ __all__ = [
     "keep",
     "label_ids",
     "load",
+    "load_texts",
     "loss",
     "metrics_for",
     "predictions",
@@ -51,5 +53,7 @@ __all__ = [
     "row_scores",
     "score",
     "text_f1",
+    "texts_of",
+    "train_texts",
     "with_labels",
 ]

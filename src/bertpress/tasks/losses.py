@@ -26,7 +26,8 @@ def _weights(task: Task, logits: Tensor) -> Tensor | None:
 
 def _token_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """Cross-entropy over tokens with a label; 0 (not NaN) in a batch that has none."""
-    flat, targets = logits.flatten(0, 1).float(), labels.flatten()
+    targets = labels.flatten() if logits.ndim == 3 else labels[labels != IGNORED]
+    flat = logits.flatten(0, -2).float()
     if not bool((targets != IGNORED).any()):
         return flat.sum() * 0.0
     return F.cross_entropy(flat, targets, weight=weights, ignore_index=IGNORED)
@@ -51,7 +52,8 @@ def loss(task: Task, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
     Args:
         task: the task.
-        logits: (batch, labels), (batch, tokens, labels), (batch, tokens, 2) or (2 batch, hidden).
+        logits: (batch, labels), (batch, tokens, labels), (batch, tokens, 2) or (2 batch, hidden); of masked LM also
+            (guesses, vocabulary), the labelled tokens alone.
         batch: from :class:`~bertpress.tasks.Collate`.
 
     Raises:
