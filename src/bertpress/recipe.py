@@ -69,6 +69,9 @@ class Recipe(BaseModel):
     fine_tune: TrainSettings = Field(
         TrainSettings(), description="How a model that is not fine-tuned becomes its own teacher."
     )
+    labels: int | None = Field(
+        None, ge=2, description="So many training rows, chosen by the seed, keep their label; the others are text."
+    )
     export: tuple[Engine, ...] = ("openvino", "onnx")
     profile: str | None = None
 

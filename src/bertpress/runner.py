@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
+from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.encoder.sources import find
 from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError
 from bertpress.measure.environment import environment, int8_is_fast
@@ -19,7 +19,7 @@ from bertpress.outcome import ENGINES, measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
-from bertpress.stages import Data, Run, run_stage
+from bertpress.stages import Run, run_stage
 from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
@@ -150,7 +150,7 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
     for stage in recipe.stages:
         if "teacher" in stage.guessers:
             guessing_teacher(stage, masked_lm)
-    texts = load_unlabelled(request, data.train)
+    texts = load_unlabelled(request, data)
     source = trained_model(request.model, data.task)
     tokenizer = tokenizer_of(source)
 
@@ -173,38 +173,6 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
             say(f"exporting to {runtime}")
             pressed.export(runtime)
     return Pressed(folder, data, baseline, pressed, reports)
-
-
-def load_data(request: Request) -> Data:
-    """Rows of both splits, and the task with its labels.
-
-    Raises:
-        DataError: a file, column or label is not usable; named in one line.
-    """
-    splits = {}
-    for name, given, limit in (
-        ("train", request.train, request.train_limit),
-        ("validation", request.validation, request.validation_limit),
-    ):
-        rows = given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
-        splits[name] = rows
-    own = find(request.model).config.get("id2label") if request.task.labels is None else None
-    task = tasks.with_labels(request.task, splits["train"], own)
-    tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
-    return Data(task, splits["train"], splits["validation"])
-
-
-def load_unlabelled(request: Request, train: Rows) -> Rows | None:
-    """Text for the stages that train without labels; None where there is no such stage.
-
-    Raises:
-        DataError: a file cannot be read, or there is no text.
-    """
-    if all(stage.data == "task" for stage in request.recipe.stages):
-        return None
-    if isinstance(request.unlabelled, Path):
-        return tasks.load_texts(request.unlabelled)
-    return request.unlabelled or tasks.train_texts(request.task, train, request.data)
 
 
 def hardware_note(recipe: Recipe) -> str | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from bertpress import artifact, tasks
+from bertpress.data import Data as Data
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.methods.base import Context
 from bertpress.methods.masks import hold_blocks, hold_zeros
@@ -24,22 +26,7 @@ from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainS
 from bertpress.training.evaluation import metric_value, predict_logits
 from bertpress.training.guessing import guesses_for, split
 
-HELD_OUT = 0.1
 CALIBRATION_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Data:
-    """The task with its labels, and the rows of both splits."""
-
-    task: Task
-    train: Rows
-    validation: Rows
-
-    def selection(self, seed: int) -> tuple[Rows, Rows]:
-        """Training rows and rows cut from them, on which weights and rounds are chosen; questions keep together."""
-        group = self.task.text_columns[-1] if self.task.kind == "question-answering" else None
-        return tasks.holdout(self.train, HELD_OUT, seed, group=group)
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,10 @@ class Run:
         """What a stage trains on."""
         if stage.data == "task":
             return self.data
-        rows = self.unlabelled or tasks.texts_of(self.data.task.text_columns, self.data.train)
+        parts = [rows for rows in (self.data.train, self.data.rest) if rows is not None]
+        rows = self.unlabelled or tasks.texts_of(self.data.task.text_columns, *parts)
+        if stage.train is not None:  # a corpus can be larger than what is read of it
+            rows = rows.limit(stage.train.max_examples, self.seed)
         kind = "masked-lm" if stage.guessers else "text-classification"
         return Data(tasks.resolve(kind, max_length=self.data.task.max_length), rows, rows)
 
@@ -174,9 +164,18 @@ def _train(
         answer = ctx.state["guesses"] = guesses_for(model, run.masked_lm(), ctx.seed)
     if teacher is not None and "teacher" in stage.guessers:
         teacher, teachers_answer = split(teacher)
+    data = run.reading(stage)
+    taught = any(term.needs_teacher for term in objectives)
+
+    def rows_for(rows: Rows) -> Rows:
+        if not taught:  # nobody would answer for rows without a label
+            return rows
+        rows = rows if data.rest is None else rows.followed_by(data.rest)
+        return reduce(lambda found, method: method.training_rows(found, ctx), methods, rows)
+
     return fit(
         model,
-        run.reading(stage),
+        data,
         ctx.tokenizer,
         settings,
         place / "training",
@@ -190,6 +189,7 @@ def _train(
         state=ctx.state,
         metric=run.metric,
         answer=answer,
+        rows_for=rows_for,
     )
 
 
@@ -203,11 +203,15 @@ def fit(
     seed: int,
     say: Callable[[str], None],
     label: str,
+    rows_for: Callable[[Rows], Rows] = lambda rows: rows,
     **more: Any,
 ) -> TrainResult:
-    """Train on the train split; ``select: best`` chooses on rows cut from it, never on validation."""
+    """Train on the train split; ``select: best`` chooses on rows cut from it, never on validation.
+
+    ``rows_for`` gives, for what is left of the split, the rows that are trained on.
+    """
     rows, held_out = data.selection(seed) if settings.select == "best" else (data.train, None)
-    encoded = tasks.encode(data.task, rows, tokenizer, training=True)
+    encoded = tasks.encode(data.task, rows_for(rows), tokenizer, training=True)
     if encoded.note:
         say(encoded.note)
     validation = None if held_out is None else tasks.encode(data.task, held_out, tokenizer, training=False)

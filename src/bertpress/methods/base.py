@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from bertpress.artifact.codecs import Stored
-    from bertpress.tasks import Encoded, Task
+    from bertpress.tasks import Encoded, Rows, Task
     from bertpress.training.objectives import Objective
     from bertpress.training.passes import Pass
 
@@ -132,6 +132,10 @@ class Method(BaseModel):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Before training: cut, insert, parametrize, or build the student."""
         return model
+
+    def training_rows(self, rows: Rows, ctx: Context) -> Rows:
+        """The rows to train on, before they are tokenized; where the label is None the teacher alone knows it."""
+        return rows
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """Loss terms while training."""

@@ -6,6 +6,7 @@ from bertpress.tasks.bootstrap import Drop, Score, UserMetric, drop, score
 from bertpress.tasks.encoded import Encoded
 from bertpress.tasks.encoding import encode
 from bertpress.tasks.entities import entities
+from bertpress.tasks.files import read
 from bertpress.tasks.known import KNOWN, resolve
 from bertpress.tasks.labels import label_ids
 from bertpress.tasks.loading import load
@@ -48,6 +49,7 @@ __all__ = [
     "loss",
     "metrics_for",
     "predictions",
+    "read",
     "references",
     "resolve",
     "row_scores",
