@@ -132,7 +132,7 @@ class Augment(Method):
 
     def _by_words(self, rows: Rows, ctx: Context) -> Callable[[str, int], Alter]:
         assert ctx.teacher is not None
-        table = ctx.teacher.get_input_embeddings().weight
+        table = ctx.teacher.get_parameter("encoder.embeddings.word.weight")
         find = Candidates(ctx.tokenizer, table, ctx.masked_lm(), count=self.candidates, max_length=ctx.task.max_length)
 
         def of(column: str, row: int) -> Alter:
