@@ -12,7 +12,7 @@ from bertpress import runner
 from bertpress.artifact import Artifact
 from bertpress.demo import prepare
 from bertpress.errors import ArtifactError
-from bertpress.inputs import TaskOptions, folder_of, model_of, opened, recipe_of, rows_of, task_for, task_of
+from bertpress.inputs import TaskOptions, folder_of, model_of, opened, recipe_of, rows_of, task_for, task_of, texts_of
 from bertpress.listing import methods, recipes
 from bertpress.measure.environment import environment, usable_cores
 from bertpress.measuring import Engine, bench, draw_profile, profile, report, results
@@ -70,6 +70,7 @@ def compress(
     threads: int | None = None,
     train_limit: int | None = None,
     validation_limit: int | None = None,
+    unlabelled: Any = None,
     report_to: Sequence[str] = (),
     command: str | None = None,
     say: Say = quiet,
@@ -94,6 +95,8 @@ def compress(
         threads: of everything that is timed; all cores when None.
         train_limit: at most so many training rows.
         validation_limit: at most so many validation rows.
+        unlabelled: texts for stages that train without labels: a file, a folder, or a list; those of all train splits
+            under ``data`` when None.
         report_to: trackers of transformers, such as ``tensorboard``.
         command: what repeats this run, for the report.
         say: is told what happens, a line at a time.
@@ -125,6 +128,7 @@ def compress(
         metric=own_metric,
         train_limit=train_limit,
         validation_limit=validation_limit,
+        unlabelled=texts_of(unlabelled),
     )
     runner.run(request, say)
     return opened(folder, verify=False)

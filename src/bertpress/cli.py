@@ -31,6 +31,7 @@ from bertpress.options import (
     TextColumns,
     Threads,
     TrainLimit,
+    Unlabelled,
     ValidationLimit,
 )
 from bertpress.terminal import Answer, answering, as_json, command_line, meter, run, say
@@ -177,6 +178,7 @@ def compress(
     report_to: ReportTo = None,
     train_limit: TrainLimit = None,
     validation_limit: ValidationLimit = None,
+    unlabelled: Unlabelled = None,
     seed: Seed = 0,
     resume: Resume = False,
     threads: Threads = None,
@@ -200,6 +202,7 @@ def compress(
         threads=threads,
         train_limit=train_limit,
         validation_limit=validation_limit,
+        unlabelled=unlabelled,
         report_to=report_to or (),
         command=command_line(),
         say=say,

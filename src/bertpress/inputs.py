@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import ValidationError
 
+from bertpress import tasks
 from bertpress.artifact import Artifact
 from bertpress.artifact import load as load_artifact
 from bertpress.errors import ArtifactError, DataError, RecipeError
@@ -116,6 +117,15 @@ def rows_of(given: Any, split: str) -> Rows | None:
     if given is None or isinstance(given, Rows):
         return given
     return from_records(given, split=split)
+
+
+def texts_of(given: Any) -> Path | Rows | None:
+    """A file or folder of unlabelled text, or texts in memory; None stays None."""
+    if given is None or isinstance(given, Rows):
+        return given
+    if isinstance(given, str | Path):
+        return folder_of(given)
+    return tasks.texts_of(("text",), Rows({"text": list(given)}))
 
 
 def folder_of(path: str | Path | None) -> Path | None:

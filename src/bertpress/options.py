@@ -30,5 +30,8 @@ ClassWeights = Annotated[str | None, Option("--class-weights", help="balanced, o
 ReportTo = Annotated[list[str] | None, Option("--report-to", help="A tracker, such as tensorboard; repeatable.")]
 TrainLimit = Annotated[int | None, Option("--train-limit", min=1, help="At most so many training rows.")]
 ValidationLimit = Annotated[int | None, Option("--validation-limit", min=1, help="At most so many validation rows.")]
+Unlabelled = Annotated[
+    Path | None, Option("--unlabelled", help="Texts without labels, a file or folder; else those under --data.")
+]
 Set = Annotated[list[str] | None, Option("--set", help="Change the recipe: PATH=VALUE; repeatable.")]
 Profile = Annotated[str | None, Option("--profile", help="A profile of the recipe, such as small.")]

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bertpress.errors import RecipeError
-from bertpress.methods.base import Method, Need, Trait
+from bertpress.methods.base import Guesser, Method, Need, Trait
 from bertpress.methods.fields import explain, suggest
 from bertpress.methods.registry import find
 from bertpress.training.settings import TrainSettings
@@ -45,7 +45,19 @@ class Stage(BaseModel):
     task_loss: bool = Field(
         True, description="Add the task's loss on the labels where no method brings it; false: the methods' own alone."
     )
-    teacher: str = Field("original", min_length=1, description="original, previous, or the folder of a model.")
+    teacher: str = Field(
+        "original", min_length=1, description="original, previous, pretrained, or the folder of a model."
+    )
+    data: Literal["task", "unlabelled"] = Field(
+        "task", description="What the stage trains on: the task's rows, or text without labels."
+    )
+
+    @property
+    def guessers(self) -> frozenset[Guesser]:
+        """Whose guesses of masked words the stage learns from; none where it trains on the task."""
+        if self.data == "task":
+            return frozenset()
+        return frozenset().union(*(method.guessers() for _, method in self.methods))
 
 
 class Recipe(BaseModel):
@@ -59,6 +71,9 @@ class Recipe(BaseModel):
     stages: tuple[Stage, ...] = Field(min_length=1)
     fine_tune: TrainSettings = Field(
         TrainSettings(), description="How a model that is not fine-tuned becomes its own teacher."
+    )
+    labels: int | None = Field(
+        None, ge=2, description="So many training rows, chosen by the seed, keep their label; the others are text."
     )
     export: tuple[Engine, ...] = ("openvino", "onnx")
     profile: str | None = None
@@ -151,6 +166,7 @@ class Recipe(BaseModel):
                 raise RecipeError(
                     f"{self.name} stage {stage.name}: {' and '.join(passing)} cannot share a training step"
                 )
+            self._check_data(stage)
             for name, method in stage.methods:
                 place = f"{self.name} stage {stage.name}, {name}"
                 if Need.TRAINING in method.requires and stage.train is None:
@@ -159,6 +175,24 @@ class Recipe(BaseModel):
                     raise RecipeError(f"{place}: cannot follow {traits[trait]}, which leaves {trait.value}")
             for name, method in stage.methods:
                 traits |= dict.fromkeys(method.provides, name)
+
+    def _check_data(self, stage: Stage) -> None:
+        """Refuse methods that cannot learn from what the stage trains on."""
+        unlabelled, place = stage.data == "unlabelled", f"{self.name} stage {stage.name}"
+        for name, method in stage.methods:
+            if Need.UNLABELLED in method.requires and not unlabelled:
+                raise RecipeError(f"{place}, {name}: needs a stage with data: unlabelled")
+            if method.supervises and unlabelled and not method.guessers():
+                raise RecipeError(f"{place}, {name}: learns the task, which data=unlabelled does not tell")
+            if method.supervises and not unlabelled and stage.teacher == "pretrained":
+                wanted = "say original, previous or the folder of a model"
+                raise RecipeError(f"{place}, {name}: teacher=pretrained answers no task; {wanted}")
+        if not unlabelled:
+            return
+        if stage.train is None or stage.train.select == "best":
+            raise RecipeError(f"{place}: data=unlabelled needs a train section, with select: last")
+        if not any(type(method).objectives is not Method.objectives for _, method in stage.methods):
+            raise RecipeError(f"{place}: data=unlabelled has nothing to learn; use distill/mlm or follow a teacher")
 
 
 def shipped() -> list[str]:

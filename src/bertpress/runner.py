@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
+from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.encoder.sources import find
 from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError
 from bertpress.measure.environment import environment, int8_is_fast
@@ -19,7 +19,8 @@ from bertpress.outcome import ENGINES, measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
-from bertpress.stages import Data, Run, run_stage
+from bertpress.stages import Run, run_stage
+from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings
@@ -47,6 +48,7 @@ class Request:
         metric: the user's own, a function of predictions and references; higher is better.
         train_limit: at most so many training rows.
         validation_limit: at most so many validation rows.
+        unlabelled: text without labels, in a file, a folder, or rows; None: that of the train splits under ``data``.
     """
 
     model: str | Path
@@ -64,6 +66,7 @@ class Request:
     metric: tasks.UserMetric | None = None
     train_limit: int | None = None
     validation_limit: int | None = None
+    unlabelled: Path | Rows | None = None
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -75,6 +78,7 @@ class Request:
             "seed": self.seed,
             "train_limit": self.train_limit,
             "validation_limit": self.validation_limit,
+            "unlabelled": str(self.unlabelled) if isinstance(self.unlabelled, Path) else None,
         }
 
 
@@ -139,6 +143,14 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
         say(note)
     data = load_data(request)
     _check_needs(recipe, data)
+
+    def masked_lm() -> BertpressPreTrainedModel | None:
+        return masked_lm_of(request.model)
+
+    for stage in recipe.stages:
+        if "teacher" in stage.guessers:
+            guessing_teacher(stage, masked_lm)
+    texts = load_unlabelled(request, data)
     source = trained_model(request.model, data.task)
     tokenizer = tokenizer_of(source)
 
@@ -148,7 +160,7 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
 
     baseline = make_teacher(request, folder, data, source, tokenizer, say)
     teacher = baseline.model
-    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric)
+    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm)
     model = source.model if request.teacher is not None else teacher
     reports = []
     for number, stage in enumerate(recipe.stages, start=1):
@@ -161,25 +173,6 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
             say(f"exporting to {runtime}")
             pressed.export(runtime)
     return Pressed(folder, data, baseline, pressed, reports)
-
-
-def load_data(request: Request) -> Data:
-    """Rows of both splits, and the task with its labels.
-
-    Raises:
-        DataError: a file, column or label is not usable; named in one line.
-    """
-    splits = {}
-    for name, given, limit in (
-        ("train", request.train, request.train_limit),
-        ("validation", request.validation, request.validation_limit),
-    ):
-        rows = given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
-        splits[name] = rows
-    own = find(request.model).config.get("id2label") if request.task.labels is None else None
-    task = tasks.with_labels(request.task, splits["train"], own)
-    tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
-    return Data(task, splits["train"], splits["validation"])
 
 
 def hardware_note(recipe: Recipe) -> str | None:

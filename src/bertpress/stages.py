@@ -4,47 +4,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from bertpress import artifact, tasks
-from bertpress.encoder.imports import load_pretrained
+from bertpress.data import Data as Data
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
 from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
+from bertpress.supervision import clone as clone
+from bertpress.supervision import teacher_of
 from bertpress.tasks import Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
 from bertpress.training.evaluation import metric_value, predict_logits
+from bertpress.training.guessing import guesses_for, split
 
-HELD_OUT = 0.1
 CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Data:
-    """The task with its labels, and the rows of both splits."""
-
-    task: Task
-    train: Rows
-    validation: Rows
-
-    def selection(self, seed: int) -> tuple[Rows, Rows]:
-        """Training rows and rows cut from them, on which weights and rounds are chosen; questions keep together."""
-        group = self.task.text_columns[-1] if self.task.kind == "question-answering" else None
-        return tasks.holdout(self.train, HELD_OUT, seed, group=group)
-
-
-@dataclass(frozen=True)
 class Run:
-    """What all stages of a run share."""
+    """What all stages of a run share.
+
+    Attributes:
+        folder: of the run.
+        data: task and rows.
+        tokenizer: of the model.
+        seed: of everything random.
+        say: shows one line of progress.
+        teacher: the uncompressed, fine-tuned model.
+        metric: the user's own.
+        unlabelled: text without labels; None: that of the train split.
+        masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
+    """
 
     folder: RunFolder
     data: Data
@@ -53,6 +52,19 @@ class Run:
     say: Callable[[str], None]
     teacher: BertpressPreTrainedModel | None = None
     metric: tasks.UserMetric | None = None
+    unlabelled: Rows | None = None
+    masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
+
+    def reading(self, stage: Stage) -> Data:
+        """What a stage trains on."""
+        if stage.data == "task":
+            return self.data
+        parts = [rows for rows in (self.data.train, self.data.rest) if rows is not None]
+        rows = self.unlabelled or tasks.texts_of(self.data.task.text_columns, *parts)
+        if stage.train is not None:  # a corpus can be larger than what is read of it
+            rows = rows.limit(stage.train.max_examples, self.seed)
+        kind = "masked-lm" if stage.guessers else "text-classification"
+        return Data(tasks.resolve(kind, max_length=self.data.task.max_length), rows, rows)
 
 
 def run_stage(
@@ -75,7 +87,9 @@ def run_stage(
         The model after the stage, and its report: methods, seconds, training curve.
     """
     model = pretrained if stage.start == "pretrained" else previous
-    teacher = _teacher_of(run, stage, previous)
+    teacher = teacher_of(
+        stage, run.data.task, original=run.teacher, previous=previous, pretrained=pretrained, masked_lm=run.masked_lm
+    )
     report: dict[str, Any] = {
         "name": stage.name,
         "methods": [name for name, _ in stage.methods],
@@ -87,7 +101,7 @@ def run_stage(
         if not (place / "model").is_dir():
             run.say(f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else ""))
             ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
-            ctx.teacher, ctx.pretrained = teacher, pretrained
+            ctx.teacher, ctx.pretrained, ctx.unlabelled = teacher, pretrained, stage.data == "unlabelled"
             changed, figures = _round(run, stage, ctx, model, place)
             run.folder.write(f"{name}/stage.json", figures)
             artifact.save(changed, run.tokenizer, run.data.task, place / "model", seed=run.seed)
@@ -128,25 +142,6 @@ def _round(
     return model, {**figures, "seconds": time.monotonic() - began}
 
 
-def _teacher_of(run: Run, stage: Stage, previous: BertpressPreTrainedModel) -> BertpressPreTrainedModel | None:
-    """The model that a stage learns from: the run's teacher, what the stage before left, or the model in a folder.
-
-    Raises:
-        ModelError: there is no such model.
-        RecipeError: it has no trained head for the task, or other labels.
-    """
-    if stage.teacher == "original":
-        return run.teacher
-    if stage.teacher == "previous":
-        return clone(previous)
-    loaded = load_pretrained(stage.teacher, run.data.task.head())
-    if not loaded.fine_tuned:
-        raise RecipeError(
-            f"stage {stage.name}, teacher {stage.teacher}: has no trained head for the task {run.data.task.name}"
-        )
-    return loaded.model
-
-
 def vars_of(result: TrainResult) -> dict[str, Any]:
     """What results.json keeps of a training run."""
     return {name: getattr(result, name) for name in ("examples", "examples_per_second", "steps", "seconds", "log")}
@@ -162,13 +157,27 @@ def _train(
 ) -> TrainResult:
     methods = [method for _, method in stage.methods]
     objectives: list[Objective] = [term for method in methods for term in method.objectives(ctx)]
-    if stage.task_loss and not any(method.supervises for method in methods):
+    if stage.task_loss and stage.data == "task" and not any(method.supervises for method in methods):
         objectives.insert(0, TaskLoss())
     if not objectives:
-        raise RecipeError(f"stage {stage.name}: task_loss=false must go with a method that has a loss of its own")
+        raise RecipeError(f"stage {stage.name}: has no loss; give it a method that brings one, or task_loss=true")
+    teacher, answer, teachers_answer = ctx.teacher, None, None
+    if stage.guessers:
+        answer = ctx.state["guesses"] = guesses_for(model, run.masked_lm(), ctx.seed)
+    if teacher is not None and "teacher" in stage.guessers:
+        teacher, teachers_answer = split(teacher)
+    data = run.reading(stage)
+    taught = any(term.needs_teacher for term in objectives)
+
+    def rows_for(rows: Rows) -> Rows:
+        if not taught:  # nobody would answer for rows without a label
+            return rows
+        rows = rows if data.rest is None else rows.followed_by(data.rest)
+        return reduce(lambda found, method: method.training_rows(found, ctx), methods, rows)
+
     return fit(
         model,
-        run.data,
+        data,
         ctx.tokenizer,
         settings,
         place / "training",
@@ -178,9 +187,11 @@ def _train(
         objectives=objectives,
         callbacks=[callback for method in methods for callback in method.callbacks(ctx)],
         passes=[each for method in methods for each in method.passes(ctx)],
-        teacher=Teacher(ctx.teacher, cache=run.folder / "cache") if ctx.teacher is not None else None,
+        teacher=None if teacher is None else Teacher(teacher, cache=run.folder / "cache", answer=teachers_answer),
         state=ctx.state,
         metric=run.metric,
+        answer=answer,
+        rows_for=rows_for,
     )
 
 
@@ -194,11 +205,15 @@ def fit(
     seed: int,
     say: Callable[[str], None],
     label: str,
+    rows_for: Callable[[Rows], Rows] = lambda rows: rows,
     **more: Any,
 ) -> TrainResult:
-    """Train on the train split; ``select: best`` chooses on rows cut from it, never on validation."""
+    """Train on the train split; ``select: best`` chooses on rows cut from it, never on validation.
+
+    ``rows_for`` gives, for what is left of the split, the rows that are trained on.
+    """
     rows, held_out = data.selection(seed) if settings.select == "best" else (data.train, None)
-    encoded = tasks.encode(data.task, rows, tokenizer, training=True)
+    encoded = tasks.encode(data.task, rows_for(rows), tokenizer, training=True)
     if encoded.note:
         say(encoded.note)
     validation = None if held_out is None else tasks.encode(data.task, held_out, tokenizer, training=False)
@@ -226,6 +241,7 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
         teacher=run.teacher,
         round=round,
         folder=folder,
+        masked_lm=run.masked_lm,
         say=run.say,
     )
 
@@ -246,15 +262,6 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
 
     ctx.calibration, ctx.metric = calibration, metric
     return ctx
-
-
-def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
-    """A copy that can be trained while the original stays as it is."""
-    new: BertpressPreTrainedModel = type(model)(deepcopy(model.config))
-    new.load_state_dict(model.state_dict())
-    new.storage = dict(model.storage)
-    new.eval()
-    return new
 
 
 def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel) -> float:

@@ -67,7 +67,8 @@ def press(bench, tmp_path_factory):
         folder = RunFolder.open(tmp_path_factory.mktemp("run") / "run", {"seed": seed}, resume=False)
         shared = Run(folder, bench.data, bench.tokenizer, seed, lambda line: None, bench.teacher)
         trains = Need.TRAINING in method.requires
-        stage = Stage(name="only", methods=((name, method),), train=QUICK if trains else None)
+        data = "unlabelled" if Need.UNLABELLED in method.requires else "task"
+        stage = Stage(name="only", methods=((name, method),), train=QUICK if trains else None, data=data)
         before = {key: value.clone() for key, value in bench.teacher.state_dict().items()}
         model, _ = run_stage(shared, stage, 1, bench.teacher, bench.teacher)
         return Done(method, bench.teacher, before, model, folder / "stages/01-only/model")

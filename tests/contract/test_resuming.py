@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from transformers import TrainerCallback
 
-from bertpress.methods.base import Method
+from bertpress.methods.base import Method, Need
 from bertpress.methods.registry import find
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
@@ -53,12 +53,14 @@ class Dying(Method):
             "distill/hidden": {"project": "teacher"},
             "distill/attention": {},
         },
+        {"distill/mlm": {}},
     ],
     ids=lambda use: " ".join(use),
 )
 def test_killed_and_gone_on_it_ends_with_the_same_bits(use, bench, tmp_path, monkeypatch):
     methods = [(name, find(name)(**options)) for name, options in use.items()]
-    stage = Stage(name="only", methods=(*methods, ("test/dying", Dying())), train=TRAIN)
+    data = "unlabelled" if any(Need.UNLABELLED in method.requires for _, method in methods) else "task"
+    stage = Stage(name="only", methods=(*methods, ("test/dying", Dying())), train=TRAIN, data=data)
 
     def made(place, *, resume):
         folder = RunFolder.open(tmp_path / place, {}, resume=resume)

@@ -21,7 +21,7 @@ FLOORS = [
     {"errors"},
     {"encoder"},
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
-    {"recipe", "runfolder", "stages", "outcome", "teacher"},
+    {"recipe", "runfolder", "stages", "outcome", "teacher", "supervision", "data"},
     {"runner", "listing", "inputs", "demo", "measuring"},
     {"api", "study"},
     {"terminal", "options", "cli", "docs", "__main__"},

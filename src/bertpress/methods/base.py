@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from bertpress.artifact.codecs import Stored
-    from bertpress.tasks import Encoded, Task
+    from bertpress.tasks import Encoded, Rows, Task
     from bertpress.training.objectives import Objective
     from bertpress.training.passes import Pass
 
 Model = BertpressPreTrainedModel
+Guesser = Literal["student", "teacher"]
 
 
 class Need(Enum):
@@ -32,6 +33,7 @@ class Need(Enum):
     TEACHER = "a teacher"
     CALIBRATION = "calibration text"
     TRAINING = "a stage that trains"
+    UNLABELLED = "a stage with data: unlabelled"
 
 
 class Trait(Enum):
@@ -53,6 +55,8 @@ class Context:
         seed: of this stage.
         teacher: the frozen teacher, where the run has one.
         pretrained: the model as it was handed in, before any stage; to rewind to.
+        masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
+        unlabelled: the stage trains on text without labels; logits are those of the words to guess.
         train: encoded training examples.
         calibration: makes an iterator over padded batches of training text, in a fixed order.
         metric: a model's metric of the task on so many rows cut from train.
@@ -69,6 +73,8 @@ class Context:
     seed: int
     teacher: Model | None = None
     pretrained: Model | None = None
+    masked_lm: Callable[[], Model | None] = lambda: None
+    unlabelled: bool = False
     train: Encoded | None = None
     calibration: Callable[[int], Sequence[dict[str, Tensor]]] | None = None
     metric: Callable[[Model, int], float] | None = None
@@ -119,9 +125,17 @@ class Method(BaseModel):
     conflicts: ClassVar[frozenset[Trait]] = frozenset()
     supervises: ClassVar[bool] = False  # True: its objectives contain the task loss, so the runner adds none
 
+    def guessers(self) -> frozenset[Guesser]:
+        """Whose guesses of masked words its terms read, where the stage trains on unlabelled text."""
+        return frozenset()
+
     def attach(self, model: Model, ctx: Context) -> Model:
         """Before training: cut, insert, parametrize, or build the student."""
         return model
+
+    def training_rows(self, rows: Rows, ctx: Context) -> Rows:
+        """The rows to train on, before they are tokenized; where the label is None the teacher alone knows it."""
+        return rows
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """Loss terms while training."""

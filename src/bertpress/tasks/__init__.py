@@ -6,6 +6,7 @@ from bertpress.tasks.bootstrap import Drop, Score, UserMetric, drop, score
 from bertpress.tasks.encoded import Encoded
 from bertpress.tasks.encoding import encode
 from bertpress.tasks.entities import entities
+from bertpress.tasks.files import read
 from bertpress.tasks.known import KNOWN, resolve
 from bertpress.tasks.labels import label_ids
 from bertpress.tasks.loading import load
@@ -15,6 +16,7 @@ from bertpress.tasks.naming import with_labels
 from bertpress.tasks.predictions import describe, keep, predictions, references, row_scores
 from bertpress.tasks.rows import Rows, from_records, from_texts, holdout
 from bertpress.tasks.task import KINDS, METRICS, Kind, Task
+from bertpress.tasks.texts import load_texts, texts_of, train_texts
 
 __all__ = [
     "KINDS",
@@ -43,13 +45,17 @@ __all__ = [
     "keep",
     "label_ids",
     "load",
+    "load_texts",
     "loss",
     "metrics_for",
     "predictions",
+    "read",
     "references",
     "resolve",
     "row_scores",
     "score",
     "text_f1",
+    "texts_of",
+    "train_texts",
     "with_labels",
 ]

@@ -45,7 +45,7 @@ class Encoded(Dataset[dict[str, Any]]):
         self.words: Array = np.zeros(0, np.int32)
         self.starts: Array = np.zeros(0, np.int32)
         self.ends: Array = np.zeros(0, np.int32)
-        self.labels: list[Any] | None = None  # by row; (first, last token) by feature for answers
+        self.labels: list[Any] | None = None  # by row, None where unknown; (first, last token) by feature for answers
         self.shortened = 0
         self.note: str | None = None
         self.epoch = 0
@@ -87,6 +87,9 @@ class Encoded(Dataset[dict[str, Any]]):
             item["start_positions"], item["end_positions"] = self.labels[index]
             return
         row = int(self.row_of[index])
+        if self.labels[row] is None:
+            self._unlabelled(item, index)
+            return
         if kind == "token-classification":
             words = self.words[where]
             tags = np.asarray(self.labels[row], np.int64)
@@ -96,3 +99,12 @@ class Encoded(Dataset[dict[str, Any]]):
             item["labels"][self.labels[row]] = 1.0
         elif self.group == 1 or index % 2 == 0:
             item["labels"] = self.labels[row]
+
+    def _unlabelled(self, item: dict[str, Any], index: int) -> None:
+        """A label that :func:`bertpress.tasks.loss` leaves out, of the form that those of the task have."""
+        if self.task.kind == "token-classification":
+            item["labels"] = np.full(item["input_ids"].shape, IGNORED, np.int64)
+        elif self.task.multi_label:
+            item["labels"] = np.full(len(self.task.labels or ()), np.nan, np.float32)
+        elif self.group == 1 or index % 2 == 0:
+            item["labels"] = float("nan") if self.task.is_regression else IGNORED

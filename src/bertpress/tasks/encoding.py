@@ -13,7 +13,7 @@ from bertpress.errors import DataError, ModelError
 from bertpress.tasks.answers import gold_answers, span_of
 from bertpress.tasks.encoded import Encoded
 from bertpress.tasks.labels import as_list, label_ids, label_scores
-from bertpress.tasks.masking import masking_for
+from bertpress.tasks.masking import IGNORED, masking_for
 from bertpress.tasks.rows import Rows
 from bertpress.tasks.task import Task
 
@@ -111,13 +111,14 @@ def _limits(task: Task, tokenizer: Any) -> tuple[int, int]:
 def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int = 0) -> Encoded:
     """Tokenize rows.
 
-    Labels are encoded where the rows have the label column; others can be predicted and distilled on.
+    Labels are encoded where the rows have the label column; others can be predicted and distilled on.  In training a
+    row may have None in it: it is one to learn from the teacher alone.
 
     Args:
         task: with its labels known (:func:`bertpress.tasks.with_labels`) where the rows are labelled.
         rows: the rows.
         tokenizer: a fast tokenizer of transformers.
-        training: masked LM draws other masks than evaluation does; nothing else depends on it.
+        training: masked LM draws other masks than evaluation does, and labels may be None.
         seed: of the masks.
 
     Returns:
@@ -152,7 +153,7 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
         strategy=strategy,
     )
     if kind != "masked-lm" and task.label_column in rows.columns:
-        result.labels = _labels(result)
+        result.labels = _labels(result, training)
     result.shortened = len(cut)
     if cut:
         what = "cut into windows" if task.windows else "truncated"
@@ -197,18 +198,23 @@ def _fill(result: Encoded, tokenizer: Any, inputs: list[Any], cut: set[int], **t
         result.starts, result.ends = np.concatenate(extras).T.copy()
 
 
-def _labels(result: Encoded) -> list[Any]:
+def _labels(result: Encoded, training: bool) -> list[Any]:
     task, rows = result.task, result.rows
+    assert task.label_column is not None
+    given = rows.column(task.label_column)
+    known = [i for i, value in enumerate(given) if value is not None or not training]
+    labelled = rows if len(known) == len(rows) else rows.subset(known)
+    labels: list[Any] = [None] * len(rows)
+    for i, label in zip(known, _known_labels(task, labelled), strict=True):
+        labels[i] = label
+    return _spans(result, labels) if task.kind == "question-answering" else labels
+
+
+def _known_labels(task: Task, rows: Rows) -> list[Any]:
     if task.is_regression:
         return label_scores(task, rows)
     if task.kind == "question-answering":
-        answers, contexts = gold_answers(task, rows), rows.column(task.text_columns[1])
-        spans = []
-        for i, row in enumerate(result.row_of):
-            where = result.tokens(i)
-            first = answers[row][0] if answers[row] else None
-            spans.append(span_of(first, contexts[row], result.starts[where], result.ends[where]))
-        return spans
+        return gold_answers(task, rows)
     labels = label_ids(task, rows)
     if task.kind == "token-classification":
         for i, (tags, words) in enumerate(zip(labels, words_of(task, rows), strict=True)):
@@ -217,3 +223,16 @@ def _labels(result: Encoded) -> list[Any]:
                     f"{rows.place(i)}, column '{task.label_column}': {len(tags)} tags for {len(words)} words"
                 )
     return labels
+
+
+def _spans(result: Encoded, answers: list[Any]) -> list[tuple[int, int]]:
+    """First and last token of each feature's answer."""
+    contexts, spans = result.rows.column(result.task.text_columns[1]), []
+    for i, row in enumerate(result.row_of):
+        if answers[row] is None:
+            spans.append((IGNORED, IGNORED))
+            continue
+        where = result.tokens(i)
+        first = answers[row][0] if answers[row] else None
+        spans.append(span_of(first, contexts[row], result.starts[where], result.ends[where]))
+    return spans

@@ -14,7 +14,7 @@ from bertpress.tasks.rows import Rows
 Table = tuple[dict[str, list[Any]], list[int]]  # columns, and the line of each row
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text, unzipped where the name ends in ``.gz``."""
     number = 0
     try:
@@ -33,7 +33,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _json_lines(path: Path) -> Table:
     columns: dict[str, list[Any]] = {}
     numbers: list[int] = []
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if not line.strip():
             continue
         try:
@@ -56,7 +56,7 @@ def _delimited(path: Path, delimiter: str) -> Table:
 
     def text() -> Iterator[str]:
         nonlocal at
-        for number, line in _lines(path):
+        for number, line in lines(path):
             at = number
             yield line
 

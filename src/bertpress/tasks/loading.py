@@ -14,7 +14,7 @@ VALIDATION = ("validation", "validation_matched", "dev", "valid", "val", "test")
 """Where ``validation`` is looked for, in this order."""
 
 
-def _splits(folder: Path) -> dict[str, list[Path]]:
+def splits(folder: Path) -> dict[str, list[Path]]:
     """Data files of a folder by split name."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -34,8 +34,8 @@ def find(task: Task, split: str, data: Path) -> Path:
         what = "is a file, not a folder that holds train.* and validation.*" if data.exists() else "does not exist"
         raise DataError(f"--data {data} {what}")
     inner = data / (task.folder or task.name)
-    folder = inner if inner.is_dir() and not {"train", split} & _splits(data).keys() else data
-    files = _splits(folder)
+    folder = inner if inner.is_dir() and not {"train", split} & splits(data).keys() else data
+    files = splits(folder)
     if not files:
         raise DataError(f"--data {folder}: no data files (needed: {split} with one of {', '.join(SUFFIXES)})")
     names = VALIDATION if split == "validation" else (split,)

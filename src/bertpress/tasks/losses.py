@@ -26,10 +26,17 @@ def _weights(task: Task, logits: Tensor) -> Tensor | None:
 
 def _token_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """Cross-entropy over tokens with a label; 0 (not NaN) in a batch that has none."""
-    flat, targets = logits.flatten(0, 1).float(), labels.flatten()
+    targets = labels.flatten() if logits.ndim == 3 else labels[labels != IGNORED]
+    flat = logits.flatten(0, -2).float()
     if not bool((targets != IGNORED).any()):
         return flat.sum() * 0.0
     return F.cross_entropy(flat, targets, weight=weights, ignore_index=IGNORED)
+
+
+def _known(labels: Tensor) -> Tensor:
+    """(batch,) whether a row has a label."""
+    known = ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
+    return known if known.ndim == 1 else known.all(-1)
 
 
 def _score_targets(task: Task, labels: Tensor) -> Tensor:
@@ -40,6 +47,17 @@ def _score_targets(task: Task, labels: Tensor) -> Tensor:
     return (labels - low) / (high - low)
 
 
+def _span_loss(task: Task, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The mean of the cross-entropies of start and end, pads excluded."""
+    if "start_positions" not in batch:
+        raise DataError(f"task {task.name}: the rows have no answers, so there is no task loss")
+    start, end = batch["start_positions"], batch["end_positions"]
+    if not bool((start != IGNORED).any()):
+        return logits.float().sum() * 0.0
+    scores = logits.float().masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, torch.finfo(torch.float32).min)
+    return (F.cross_entropy(scores[..., 0], start) + F.cross_entropy(scores[..., 1], end)) / 2
+
+
 def loss(task: Task, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """The loss of one batch, computed in float32.
 
@@ -47,31 +65,32 @@ def loss(task: Task, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     a row: binary cross-entropy, the mean over rows and labels, class weights multiplying the positive term.
     Scores: squared error.  Similarity: squared error of the cosine against the score scaled to [0, 1].  Tags
     and masked LM: cross-entropy over labelled tokens.  Answers: the mean of the cross-entropies of start and
-    end.
+    end.  Rows without a label are left out; a batch of nothing else has a loss of 0.
 
     Args:
         task: the task.
-        logits: (batch, labels), (batch, tokens, labels), (batch, tokens, 2) or (2 batch, hidden).
+        logits: (batch, labels), (batch, tokens, labels), (batch, tokens, 2) or (2 batch, hidden); of masked LM also
+            (guesses, vocabulary), the labelled tokens alone.
         batch: from :class:`~bertpress.tasks.Collate`.
 
     Raises:
         DataError: the batch has no labels.
     """
     if task.kind == "question-answering":
-        if "start_positions" not in batch:
-            raise DataError(f"task {task.name}: the rows have no answers, so there is no task loss")
-        positions = batch["start_positions"], batch["end_positions"]
-        scores = logits.float().masked_fill(batch["attention_mask"].unsqueeze(-1) == 0, torch.finfo(torch.float32).min)
-        return (F.cross_entropy(scores[..., 0], positions[0]) + F.cross_entropy(scores[..., 1], positions[1])) / 2
+        return _span_loss(task, logits, batch)
     if "labels" not in batch:
         raise DataError(f"task {task.name}: the rows have no labels, so there is no task loss")
     labels = batch["labels"]
+    if task.kind in ("token-classification", "masked-lm"):
+        return _token_loss(logits, labels, _weights(task, logits))
+    if not bool((known := _known(labels)).all()):
+        logits, labels = logits[known.repeat_interleave(len(logits) // len(labels))], labels[known]
+        if not len(labels):
+            return logits.float().sum() * 0.0
     if task.kind == "sentence-similarity":
         return F.mse_loss(cosines(logits), _score_targets(task, labels.float()))
     if task.kind == "text-regression":
         return F.mse_loss(logits.float().squeeze(-1), labels.float())
-    if task.kind in ("token-classification", "masked-lm"):
-        return _token_loss(logits, labels, _weights(task, logits))
     if task.multi_label:
         return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), pos_weight=_weights(task, logits))
     return F.cross_entropy(logits.float(), labels, weight=_weights(task, logits))

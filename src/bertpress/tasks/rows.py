@@ -1,7 +1,7 @@
 """Rows of a data set in memory, which know where each came from."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,21 @@ class Rows:
             names=self.names,
         )
 
+    def divided(self, count: int, seed: int = 0) -> "tuple[Rows, Rows]":
+        """``count`` random rows, those that :meth:`limit` gives, and the others, both in their order."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        return self.subset(sorted(order[:count].tolist())), self.subset(sorted(order[count:].tolist()))
+
+    def followed_by(self, other: "Rows") -> "Rows":
+        """These rows, then others with the same columns."""
+        places = [rows.positions if rows.positions is not None else range(1, len(rows) + 1) for rows in (self, other)]
+        columns = {name: [*values, *other.column(name)] for name, values in self.columns.items()}
+        return replace(self, columns=columns, positions=[*places[0], *places[1]])
+
+    def with_columns(self, **columns: list[Any]) -> "Rows":
+        """The same rows with other values in some columns."""
+        return replace(self, columns={**self.columns, **columns})
+
     def limit(self, count: int | None, seed: int = 0) -> "Rows":
         """``count`` random rows in their order (None: all); a smaller limit picks among those of a larger.
 
@@ -78,7 +93,7 @@ class Rows:
             return self
         if count < 1:
             raise DataError(f"{self.source}: limit={count} must be at least 1")
-        return self.subset(sorted(np.random.default_rng(seed).permutation(len(self))[:count].tolist()))
+        return self.divided(count, seed)[0]
 
 
 def holdout(rows: Rows, share: float, seed: int = 0, *, group: str | None = None) -> tuple[Rows, Rows]:

@@ -64,6 +64,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         validation: Encoded | None,
         metric: UserMetric | None = None,
         passes: Sequence[Pass] = (),
+        answer: nn.Module | None = None,
     ) -> None:
         args = arguments(checkpoints.folder, settings, seed)
         config = getattr(model, "config", None)
@@ -76,7 +77,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.callback_handler.processing_class = tokenizer
         self.methods = list(callbacks)
         self.task, self.data, self.collate, self.validation = task, data, collate, validation
-        self.teacher, self.extra = teacher, state.to(args.device)
+        self.teacher, self.extra, self.answer = teacher, state.to(args.device), answer
         self.passes = [(each, each.all_objectives(objectives)) for each in passes or (Pass(),)]
         self.objectives = [term for _, terms in self.passes for term in terms]
         self.settings, self.checkpoints, self.seed = settings, checkpoints, seed
@@ -134,7 +135,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         for each, terms in self.passes:
             wanted = captures(terms, teacher=False)
             with autocast(self.dtype, self.args.device), each.configure(self.model):
-                student = in_float32(self.model(**model_inputs(batch), **({"capture": wanted} if wanted else {})))
+                output = self.model(**model_inputs(batch), **({"capture": wanted} if wanted else {}))
+                if self.answer is not None:
+                    output.logits = self.answer(output, batch)
+                student = in_float32(output)
             teacher = self._answer(each.teacher, batch, answers) if any(term.needs_teacher for term in terms) else None
             loss, found = total(terms, Step(batch, student, teacher, self.task, self.extra))
             yield loss if each.weight == 1 else loss * each.weight, {each.term(name): found[name] for name in found}

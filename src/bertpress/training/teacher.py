@@ -46,10 +46,18 @@ class Teacher:
         model: the trained model.
         cache: folder for caches of its outputs; None: always run the model.
         cache_bytes: a cache that would be larger is not made, and the model runs live.
+        answer: gives the logits, from the model's output and the batch, in place of the model's own.
     """
 
-    def __init__(self, model: nn.Module, *, cache: Path | None = None, cache_bytes: int = 2 * 2**30) -> None:
-        self.model, self.folder, self.cache_bytes = model, cache, cache_bytes
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        cache: Path | None = None,
+        cache_bytes: int = 2 * 2**30,
+        answer: nn.Module | None = None,
+    ) -> None:
+        self.model, self.folder, self.cache_bytes, self.answer = model, cache, cache_bytes, answer
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.cache: OutputCache | None = None
         self.reads: Reads = {}
@@ -60,11 +68,15 @@ class Teacher:
         """Content hash of the weights, computed once."""
         if self._digest is None:
             self._digest = weights_digest(self.model)
+            if self.answer is not None:
+                self._digest += weights_digest(self.answer)
         return self._digest
 
     def place(self, device: torch.device, precision: Any = "auto") -> None:
         """Move the model to ``device`` and choose the arithmetic of its matrix products."""
         self.model.to(device)
+        if self.answer is not None:
+            self.answer.to(device)
         self.device, self.dtype = device, resolve_dtype(precision, device)
 
     def prepare(
@@ -120,7 +132,7 @@ class Teacher:
 
     def _constant(self, data: Any) -> bool:
         """Whether an example always has the same output, one row for each of the student's tokens."""
-        if getattr(data, "masking", None) is not None:  # masks are drawn anew each epoch
+        if self.answer is not None or getattr(data, "masking", None) is not None:  # masks are drawn anew each epoch
             return False
         head = getattr(getattr(self.model, "blueprint", None), "head", None)
         of_tokens = self.reads or head is None or head.kind not in ("sequence", "embedding")
@@ -130,7 +142,10 @@ class Teacher:
         self.model.eval()
         asked = {"capture": captures} if captures else {}
         with torch.no_grad(), autocast(self.dtype, self.device):
-            return in_float32(self.model(**model_inputs(batch, teacher=True), **asked))
+            output = self.model(**model_inputs(batch, teacher=True), **asked)
+            if self.answer is not None:
+                output.logits = self.answer(output, batch)
+            return in_float32(output)
 
     def _rows(
         self, items: list[Any], collate: Callable[[list[Any]], dict[str, Tensor]]

@@ -70,6 +70,7 @@ def train(
     label: str = "training",
     collate: Collate | None = None,
     passes: Sequence[Pass] = (),
+    answer: nn.Module | None = None,
 ) -> TrainResult:
     """Train ``model`` in place.
 
@@ -96,6 +97,8 @@ def train(
         label: name of the run beside the progress bar.
         collate: padding other than the tokenizer's.
         passes: forward passes of a step, whose gradients add up; empty: one, of the model as it is.
+        answer: gives the logits, from the model's output and the batch, in place of the model's own; a part of
+            ``state`` where it is to be trained.
 
     Raises:
         RecipeError: an objective needs a teacher and there is none; loss or gradient are no longer finite.
@@ -134,6 +137,7 @@ def train(
             validation=validation,
             metric=metric,
             passes=passes,
+            answer=answer,
         )
         trainer.methods = list(callbacks)
         trainer.identity = identity(trainer)

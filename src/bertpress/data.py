@@ -1,0 +1,90 @@
+"""What a run reads: the rows of its task, within a budget of labels, and text without any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertpress import tasks
+from bertpress.encoder.sources import find
+from bertpress.errors import DataError
+from bertpress.tasks import Rows, Task
+
+if TYPE_CHECKING:
+    from bertpress.runner import Request
+
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class Data:
+    """The task with its labels, and the rows of both splits.
+
+    Attributes:
+        task: what is learnt.
+        train: rows whose labels may be read.
+        validation: rows that are scored.
+        rest: rows of the train split beyond the budget of labels, with None in place of theirs.
+    """
+
+    task: Task
+    train: Rows
+    validation: Rows
+    rest: Rows | None = None
+
+    def selection(self, seed: int) -> tuple[Rows, Rows]:
+        """Training rows and rows cut from them, on which weights and rounds are chosen; questions keep together."""
+        group = self.task.text_columns[-1] if self.task.kind == "question-answering" else None
+        return tasks.holdout(self.train, HELD_OUT, seed, group=group)
+
+
+def with_budget(data: Data, labels: int, seed: int) -> Data:
+    """The same data where only ``labels`` rows, chosen by the seed, keep their label.
+
+    Raises:
+        DataError: there are fewer rows, or those that were chosen have one label only.
+    """
+    if data.task.label_column is None:
+        raise DataError(f"task {data.task.name}: has no labels, so labels={labels} means nothing")
+    if labels > len(data.train):
+        raise DataError(f"{data.train.source}: labels={labels} must be at most its {len(data.train)} rows")
+    known, rest = data.train.divided(labels, seed)
+    tasks.with_labels(data.task, known)
+    return replace(data, train=known, rest=rest.with_columns(**{data.task.label_column: [None] * len(rest)}))
+
+
+def load_data(request: Request) -> Data:
+    """Rows of both splits, and the task with its labels.
+
+    Raises:
+        DataError: a file, column or label is not usable; named in one line.
+    """
+    splits = {}
+    for name, given, limit in (
+        ("train", request.train, request.train_limit),
+        ("validation", request.validation, request.validation_limit),
+    ):
+        rows = given.limit(limit) if given is not None else tasks.load(request.task, name, request.data, limit)
+        splits[name] = rows
+    own = find(request.model).config.get("id2label") if request.task.labels is None else None
+    task = tasks.with_labels(request.task, splits["train"], own)
+    tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
+    budget = request.recipe.labels
+    if budget is None:
+        return Data(task, splits["train"], splits["validation"])
+    return with_budget(Data(task, splits["train"], splits["validation"]), budget, request.seed)
+
+
+def load_unlabelled(request: Request, data: Data) -> Rows | None:
+    """Text for the stages that train without labels; None where there is no such stage.
+
+    Raises:
+        DataError: a file cannot be read, or there is no text.
+    """
+    if all(stage.data == "task" for stage in request.recipe.stages):
+        return None
+    if isinstance(request.unlabelled, Path):
+        return tasks.load_texts(request.unlabelled)
+    train = data.train if data.rest is None else data.train.followed_by(data.rest)
+    return request.unlabelled or tasks.train_texts(request.task, train, request.data)

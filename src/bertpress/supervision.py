@@ -1,0 +1,89 @@
+"""Whom a stage learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+from bertpress.encoder.imports import load_pretrained
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.errors import RecipeError
+from bertpress.recipe import Stage
+from bertpress.tasks import Task, resolve
+
+MaskedLM = Callable[[], BertpressPreTrainedModel | None]
+
+
+def teacher_of(
+    stage: Stage,
+    task: Task,
+    *,
+    original: BertpressPreTrainedModel | None,
+    previous: BertpressPreTrainedModel,
+    pretrained: BertpressPreTrainedModel,
+    masked_lm: MaskedLM,
+) -> BertpressPreTrainedModel | None:
+    """The model that a stage learns from.
+
+    Args:
+        stage: says which.
+        task: of the run.
+        original: the run's teacher.
+        previous: what the stage before left.
+        pretrained: the model as it was handed in.
+        masked_lm: loads it with its masked-LM head.
+
+    Raises:
+        ModelError: there is no such model.
+        RecipeError: it has no trained head for what it has to answer.
+    """
+    if "teacher" in stage.guessers:
+        return guessing_teacher(stage, masked_lm)
+    if stage.teacher == "original":
+        return original
+    if stage.teacher == "pretrained":
+        return pretrained
+    if stage.teacher == "previous":
+        return clone(previous)
+    loaded = load_pretrained(stage.teacher, task.head())
+    if not loaded.fine_tuned and stage.data == "task":
+        place = f"stage {stage.name}, teacher {stage.teacher}"
+        raise RecipeError(f"{place}: has no trained head for the task {task.name}")
+    return loaded.model
+
+
+def guessing_teacher(stage: Stage, masked_lm: MaskedLM) -> BertpressPreTrainedModel:
+    """The teacher of a stage that learns its guesses of masked words.
+
+    Raises:
+        ModelError: there is no such model.
+        RecipeError: it has no trained masked-LM head.
+    """
+    place = f"stage {stage.name}, teacher={stage.teacher}"
+    if stage.teacher in ("original", "previous"):
+        raise RecipeError(f"{place}: answers the task, not masked words; say teacher: pretrained, or leave logits out")
+    model = masked_lm() if stage.teacher == "pretrained" else masked_lm_of(stage.teacher)
+    if model is None:
+        wanted = "leave its logits out (distill/logits: alpha=0, or distill/mlm), or give a model that has one"
+        raise RecipeError(f"{place}: the model has no masked-LM head; {wanted}")
+    return model
+
+
+def masked_lm_of(model: str | Path) -> BertpressPreTrainedModel | None:
+    """A model with its masked-LM head; None where the checkpoint has none.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    loaded = load_pretrained(model, resolve("masked-lm").head())
+    return loaded.model if loaded.fine_tuned else None
+
+
+def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
+    """A copy that can be trained while the original stays as it is."""
+    new: BertpressPreTrainedModel = type(model)(deepcopy(model.config))
+    new.load_state_dict(model.state_dict())
+    new.storage = dict(model.storage)
+    new.eval()
+    return new

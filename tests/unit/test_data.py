@@ -1,0 +1,67 @@
+"""A budget of labels: exact, alike for every student, and nothing but text beyond it."""
+
+import pytest
+
+from bertpress import tasks
+from bertpress.data import Data, with_budget
+from bertpress.errors import DataError
+from bertpress.recipe import Recipe
+from bertpress.runner import Request, press
+
+ROWS = tasks.from_records([{"text": f"text {i}", "label": ("no", "yes")[i % 2]} for i in range(40)])
+TASK = tasks.with_labels(tasks.resolve("text-classification"), ROWS)
+DATA = Data(TASK, ROWS, ROWS)
+
+
+def test_the_budget_is_exact_and_the_others_have_no_label():
+    some = with_budget(DATA, 10, seed=3)
+    assert len(some.train) == 10
+    assert None not in some.train.columns["label"]
+    assert some.rest.columns["label"] == [None] * 30
+    assert sorted(some.train.columns["text"] + some.rest.columns["text"]) == sorted(ROWS.columns["text"])
+    assert some.validation is ROWS
+
+
+def test_the_rows_depend_on_the_seed_alone():
+    chosen = [with_budget(DATA, 10, seed).train.columns["text"] for seed in (3, 3, 4)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_rows_to_select_on_are_cut_from_the_budget():
+    rest, held_out = with_budget(DATA, 10, seed=3).selection(0)
+    assert (len(rest), len(held_out)) == (9, 1)
+
+
+def test_budgets_that_cannot_be_kept():
+    with pytest.raises(DataError, match=r"^memory: labels=41 must be at most its 40 rows$"):
+        with_budget(DATA, 41, 0)
+    one = Data(TASK, ROWS.subset([0, 2, 4]), ROWS)
+    with pytest.raises(DataError, match="all 2 rows have label 'no'; at least 2 labels are needed"):
+        with_budget(one, 2, 0)
+    text = tasks.from_records([{"text": "a"}])
+    with pytest.raises(DataError, match=r"^task masked-lm: has no labels, so labels=2 means nothing$"):
+        with_budget(Data(tasks.resolve("masked-lm"), text, text), 2, 0)
+
+
+def test_teacher_and_students_see_the_labels_of_the_budget_alone(tiny_model, tiny_data, tmp_path, monkeypatch):
+    """What a stage trains on, label by label, by what comes to the loss of the task."""
+    seen, plain = [], tasks.loss
+
+    def loss(task, logits, batch):
+        labels = batch["labels"]
+        seen.extend(zip([tuple(row[row > 0].tolist()) for row in batch["input_ids"]], labels.tolist(), strict=True))
+        return plain(task, logits, batch)
+
+    monkeypatch.setattr(tasks, "loss", loss)
+    train = {"epochs": 1, "precision": "float32"}
+    stages = [
+        {"name": "taught", "use": [{"distill/logits": {"alpha": 0.5}}], "train": train},
+        {"name": "plain", "train": train},
+    ]
+    recipe = Recipe.parse({"name": "r", "labels": 12, "fine_tune": train, "stages": stages, "export": []})
+    made = press(Request(tiny_model, recipe, tasks.resolve("text-classification"), tmp_path / "run", tiny_data()))
+    assert [stage["train"]["examples"] for stage in made.stages] == [48, 12]
+    labelled = [text for text, label in seen if label != -100]
+    assert len(labelled) == 3 * 12  # the teacher's, and those of both stages
+    assert len(set(labelled)) == len(set(labelled[:12]))
+    assert len(seen) == 12 + 48 + 12
