@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
-from bertpress.tasks import Rows, Task
+from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
 from bertpress.training.evaluation import metric_value, predict_logits
 
@@ -161,12 +161,15 @@ def _train(
     place: Path,
 ) -> TrainResult:
     methods = [method for _, method in stage.methods]
+    encoded = encoded_splits(run.data, settings, ctx.tokenizer, seed=ctx.seed, say=run.say)
+    ctx.train = encoded.train
     objectives: list[Objective] = [term for method in methods for term in method.objectives(ctx)]
     if not any(method.supervises for method in methods):
         objectives.insert(0, TaskLoss())
     return fit(
         model,
-        run.data,
+        run.data.task,
+        encoded,
         ctx.tokenizer,
         settings,
         place / "training",
@@ -182,9 +185,29 @@ def _train(
     )
 
 
+class Splits(NamedTuple):
+    """Encoded training examples, and those that weights are chosen on where ``select: best``."""
+
+    train: Encoded
+    validation: Encoded | None
+
+
+def encoded_splits(
+    data: Data, settings: TrainSettings, tokenizer: Any, *, seed: int, say: Callable[[str], None]
+) -> Splits:
+    """The train split; ``select: best`` chooses on rows cut from it, never on validation."""
+    rows, held_out = data.selection(seed) if settings.select == "best" else (data.train, None)
+    encoded = tasks.encode(data.task, rows, tokenizer, training=True)
+    if encoded.note:
+        say(encoded.note)
+    validation = None if held_out is None else tasks.encode(data.task, held_out, tokenizer, training=False)
+    return Splits(encoded, validation)
+
+
 def fit(
     model: BertpressPreTrainedModel,
-    data: Data,
+    task: Task,
+    data: Splits,
     tokenizer: Any,
     settings: TrainSettings,
     folder: Path,
@@ -194,21 +217,16 @@ def fit(
     label: str,
     **more: Any,
 ) -> TrainResult:
-    """Train on the train split; ``select: best`` chooses on rows cut from it, never on validation."""
-    rows, held_out = data.selection(seed) if settings.select == "best" else (data.train, None)
-    encoded = tasks.encode(data.task, rows, tokenizer, training=True)
-    if encoded.note:
-        say(encoded.note)
-    validation = None if held_out is None else tasks.encode(data.task, held_out, tokenizer, training=False)
+    """Train on the encoded splits."""
     return train(
         model,
-        task=data.task,
-        data=encoded,
+        task=task,
+        data=data.train,
         tokenizer=tokenizer,
         settings=settings,
         folder=folder,
         seed=seed,
-        validation=validation,
+        validation=data.validation,
         report=say,
         label=label,
         **more,

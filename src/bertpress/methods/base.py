@@ -53,7 +53,7 @@ class Context:
         seed: of this stage.
         teacher: the frozen teacher, where the run has one.
         pretrained: the model as it was handed in, before any stage; to rewind to.
-        train: encoded training examples.
+        train: encoded training examples; from ``objectives`` on, as texts are tokenized after ``attach``.
         calibration: makes an iterator over padded batches of training text, in a fixed order.
         metric: a model's metric of the task on so many rows cut from train.
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
