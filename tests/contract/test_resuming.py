@@ -1,4 +1,4 @@
-"""Pruning that was killed in the middle goes on and ends with the same bits."""
+"""Pruning or distillation that was killed in the middle goes on and ends with the same bits."""
 
 from typing import ClassVar
 
@@ -45,10 +45,17 @@ class Dying(Method):
         ("prune/movement", {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}),
         ("prune/rpp", {"every": 2}),
         ("prune/obert", {"every": 2, "examples": 8, "block": 8}),
+        ("distill/emd", {"weight": 1.0}),
+        ("distill/codir", {"weight": 1.0}),
+        ("distill/projection", {"weight": 1e-3}),
+        ("distill/probes", {"examples": 8}),
     ],
 )
 def test_killed_and_gone_on_it_ends_with_the_same_bits(name, options, bench, tmp_path, monkeypatch):
-    stage = Stage(name="only", methods=((name, find(name)(**options)), ("test/dying", Dying())), train=TRAIN)
+    methods = ((name, find(name)(**options)), ("test/dying", Dying()))
+    if name.startswith("distill/"):
+        methods = (("student/transformer", find("student/transformer")(hidden_size=16, multiple_of=8)), *methods)
+    stage = Stage(name="only", methods=methods, train=TRAIN)
 
     def made(place, *, resume):
         folder = RunFolder.open(tmp_path / place, {}, resume=resume)
