@@ -7,21 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from bertpress import artifact, tasks
 from bertpress.data import Data as Data
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.methods.base import Context
+from bertpress.errors import RecipeError
+from bertpress.methods.base import Context, Need
 from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.supervision import clone as clone
 from bertpress.supervision import teacher_of
-from bertpress.tasks import Rows, Task
+from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
 from bertpress.training.evaluation import metric_value, predict_logits
 from bertpress.training.guessing import guesses_for, split
@@ -156,6 +157,16 @@ def _train(
     place: Path,
 ) -> TrainResult:
     methods = [method for _, method in stage.methods]
+    data = run.reading(stage)
+
+    def rows_for(rows: Rows) -> Rows:
+        if not any(Need.TEACHER in method.requires for method in methods):
+            return rows  # nobody would answer for rows without a label
+        rows = rows if data.rest is None else rows.followed_by(data.rest)
+        return reduce(lambda found, method: method.training_rows(found, ctx), methods, rows)
+
+    encoded = encoded_splits(data, settings, ctx.tokenizer, seed=ctx.seed, say=run.say, rows_for=rows_for)
+    ctx.train = encoded.train
     objectives: list[Objective] = [term for method in methods for term in method.objectives(ctx)]
     if stage.task_loss and stage.data == "task" and not any(method.supervises for method in methods):
         objectives.insert(0, TaskLoss())
@@ -166,18 +177,10 @@ def _train(
         answer = ctx.state["guesses"] = guesses_for(model, run.masked_lm(), ctx.seed)
     if teacher is not None and "teacher" in stage.guessers:
         teacher, teachers_answer = split(teacher)
-    data = run.reading(stage)
-    taught = any(term.needs_teacher for term in objectives)
-
-    def rows_for(rows: Rows) -> Rows:
-        if not taught:  # nobody would answer for rows without a label
-            return rows
-        rows = rows if data.rest is None else rows.followed_by(data.rest)
-        return reduce(lambda found, method: method.training_rows(found, ctx), methods, rows)
-
     return fit(
         model,
-        data,
+        data.task,
+        encoded,
         ctx.tokenizer,
         settings,
         place / "training",
@@ -191,24 +194,26 @@ def _train(
         state=ctx.state,
         metric=run.metric,
         answer=answer,
-        rows_for=rows_for,
     )
 
 
-def fit(
-    model: BertpressPreTrainedModel,
+class Splits(NamedTuple):
+    """Encoded training examples, and those that weights are chosen on where ``select: best``."""
+
+    train: Encoded
+    validation: Encoded | None
+
+
+def encoded_splits(
     data: Data,
-    tokenizer: Any,
     settings: TrainSettings,
-    folder: Path,
+    tokenizer: Any,
     *,
     seed: int,
     say: Callable[[str], None],
-    label: str,
     rows_for: Callable[[Rows], Rows] = lambda rows: rows,
-    **more: Any,
-) -> TrainResult:
-    """Train on the train split; ``select: best`` chooses on rows cut from it, never on validation.
+) -> Splits:
+    """The train split; ``select: best`` chooses on rows cut from it, never on validation.
 
     ``rows_for`` gives, for what is left of the split, the rows that are trained on.
     """
@@ -217,15 +222,32 @@ def fit(
     if encoded.note:
         say(encoded.note)
     validation = None if held_out is None else tasks.encode(data.task, held_out, tokenizer, training=False)
+    return Splits(encoded, validation)
+
+
+def fit(
+    model: BertpressPreTrainedModel,
+    task: Task,
+    data: Splits,
+    tokenizer: Any,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    seed: int,
+    say: Callable[[str], None],
+    label: str,
+    **more: Any,
+) -> TrainResult:
+    """Train on the encoded splits."""
     return train(
         model,
-        task=data.task,
-        data=encoded,
+        task=task,
+        data=data.train,
         tokenizer=tokenizer,
         settings=settings,
         folder=folder,
         seed=seed,
-        validation=validation,
+        validation=data.validation,
         report=say,
         label=label,
         **more,

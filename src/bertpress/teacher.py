@@ -13,7 +13,7 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import ModelError, RecipeError
 from bertpress.outcome import tokenizer_of
 from bertpress.runfolder import RunFolder
-from bertpress.stages import Data, fit
+from bertpress.stages import Data, encoded_splits, fit
 from bertpress.tasks import Task
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def _fine_tuned(
     settings = request.recipe.fine_tune
     fit(
         model,
-        data,
+        data.task,
+        encoded_splits(data, settings, tokenizer, seed=request.seed, say=say),
         tokenizer,
         settings,
         folder / "fine-tuning",

@@ -38,6 +38,9 @@ class Dying(Method):
         return [Killer()]
 
 
+NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of": 8}}
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -47,12 +50,11 @@ class Dying(Method):
         {"prune/movement": {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}},
         {"prune/rpp": {"every": 2}},
         {"prune/obert": {"every": 2, "examples": 8, "block": 8}},
-        {
-            "student/transformer": {"layers": 1, "hidden_size": 16},
-            "distill/embeddings": {},
-            "distill/hidden": {"project": "teacher"},
-            "distill/attention": {},
-        },
+        {**NARROW, "distill/embeddings": {}, "distill/hidden": {"project": "teacher"}, "distill/attention": {}},
+        {**NARROW, "distill/emd": {"weight": 1.0}},
+        {**NARROW, "distill/codir": {"weight": 1.0}},
+        {**NARROW, "distill/projection": {"weight": 1e-3}},
+        {**NARROW, "distill/probes": {"examples": 8}},
         {"distill/mlm": {}},
     ],
     ids=lambda use: " ".join(use),

@@ -57,7 +57,7 @@ class Context:
         pretrained: the model as it was handed in, before any stage; to rewind to.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
         unlabelled: the stage trains on text without labels; logits are those of the words to guess.
-        train: encoded training examples.
+        train: encoded training examples; from ``objectives`` on, as texts are tokenized after ``attach``.
         calibration: makes an iterator over padded batches of training text, in a fixed order.
         metric: a model's metric of the task on so many rows cut from train.
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
