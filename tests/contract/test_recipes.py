@@ -2,13 +2,22 @@
 
 import pytest
 
+from bertpress.encoder.model import build_model
 from bertpress.listing import profiles_of
 from bertpress.recipe import Recipe, shipped
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
+from bertpress.tasks import resolve
 
 every_recipe = pytest.mark.parametrize("name", shipped())
 TINY = {"epochs": 1.0, "max_examples": 16, "batch_size": 8, "precision": "float32"}
+
+
+def masked_lm(bench):
+    """The teacher under a masked-LM head."""
+    model = build_model(bench.teacher.blueprint.replace(head=resolve("masked-lm").head()))
+    model.encoder.load_state_dict(bench.teacher.encoder.state_dict())
+    return model
 
 
 @every_recipe
@@ -38,7 +47,9 @@ def test_every_profile_resolves(name):
 def test_it_runs(name, bench, tmp_path):
     recipe = Recipe.load(name)
     folder = RunFolder.open(tmp_path / "run", {}, resume=False)
-    shared = Run(folder, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher)
+    shared = Run(
+        folder, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher, masked_lm=lambda: masked_lm(bench)
+    )
     model = bench.teacher
     for number, stage in enumerate(recipe.stages, start=1):
         train = stage.train.model_copy(update=TINY) if stage.train else None
