@@ -6,13 +6,16 @@ from sample_run import make_data
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.methods.base import Context
-from bertpress.tasks import resolve
+from bertpress.tasks import Collate, resolve
 from bertpress.training import TaskLoss, Teacher, TrainSettings, train
 from bertpress.training.objectives import Step, captures, total
 from bertpress.training.optimizer import make_optimizer
 
 TASK = resolve("sst2").replace(labels=("negative", "positive"))
-KINDS = ["sentence-similarity", "text-regression", "token-classification", "question-answering", "text-classification"]
+KINDS = [
+    "sentence-similarity", "text-regression", "token-classification", "question-answering", "text-classification",
+    "masked-lm",
+]  # fmt: skip
 
 
 def tiny(seed=0, **shape):
@@ -93,6 +96,4 @@ def run_on(kind, method, folder, student=None, teacher=None, **changes):
 
 
 def collated(data, rows):
-    from bertpress.tasks import Collate
-
     return Collate(0)([data[row] for row in rows])

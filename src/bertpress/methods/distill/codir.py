@@ -64,24 +64,23 @@ def moved(row: Tensor, vector: Tensor, seen: Tensor, momentum: float) -> Tensor:
     return F.normalize(torch.where(seen[:, None], momentum * row + (1 - momentum) * vector, vector), dim=-1)
 
 
-def draw_others(labels: Tensor, pool: Tensor, pool_labels: Tensor, count: int) -> Tensor:
+def draw_others(labels: Tensor, texts: Tensor, classes: Tensor, count: int) -> Tensor:
     """Texts of other classes, with replacement, by torch's global generator.
 
     Args:
         labels: (batch,) classes.
-        pool: (texts,) what to draw from.
-        pool_labels: (texts,) their classes, ascending.
+        texts: (texts,) what to draw from; of two classes at least.
+        classes: (texts,) theirs, ascending.
         count: to draw for each.
 
     Returns:
-        (batch, count) members of ``pool``; rows whose class is the only one there are an error of the caller.
+        (batch, count) of ``texts``.
     """
-    first = torch.searchsorted(pool_labels, labels)
-    same = torch.searchsorted(pool_labels, labels, right=True) - first
-    place = (
-        torch.rand(len(labels), count, dtype=torch.float64, device=labels.device) * (len(pool) - same)[:, None]
-    ).long()
-    return pool[place + same[:, None] * (place >= first[:, None])]
+    first = torch.searchsorted(classes, labels)
+    same = torch.searchsorted(classes, labels, right=True) - first
+    share = torch.rand(len(labels), count, dtype=torch.float64, device=labels.device)
+    place = (share * (len(texts) - same)[:, None]).long()
+    return texts[place + same[:, None] * (place >= first[:, None])]  # jump over the own class
 
 
 class Banks(nn.Module):

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
@@ -172,12 +172,16 @@ class EMD(Method):
     update: Update = Field("softmax", description="How the weights of the layers follow the costs; none: uniform.")
     temperature: float = Field(1.0, gt=0, le=1000, description="softmax: evens out the weights of the layers.")
 
+    @model_validator(mode="after")
+    def _something(self) -> EMD:
+        if not (self.attention or self.hidden or self.embeddings):
+            raise ValueError("attention=false must not go with hidden=false and embeddings=false")
+        return self
+
     def attach(self, model: Model, ctx: Context) -> Model:
         """Uniform weights; a projection where the student is narrower."""
         assert ctx.teacher is not None
         here, there = model.blueprint, ctx.teacher.blueprint
-        if not (self.attention or self.hidden or self.embeddings):
-            raise RecipeError(f"{NAME}: one of attention, hidden and embeddings must be true")
         heads = sorted({len(spec.attention.heads) for shape in (here, there) for spec in shape.layers})
         if self.attention and (len(heads) > 1 or heads == [0]):
             raise RecipeError(

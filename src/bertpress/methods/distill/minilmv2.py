@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
@@ -35,6 +35,12 @@ class MiniLMv2(Method):
     keys: float = Field(1.0, ge=0, le=1000, description="Weight of the KL between the key relations.")
     values: float = Field(1.0, ge=0, le=1000, description="Weight of the KL between the value relations.")
     task: float = Field(0.0, ge=0, le=1000, description="Weight of the task's own loss; the paper's has none.")
+
+    @model_validator(mode="after")
+    def _something(self) -> MiniLMv2:
+        if not (self.queries or self.keys or self.values or self.task):
+            raise ValueError("queries=0 must not go with keys=0, values=0 and task=0")
+        return self
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """See that the layer is there, and can be cut like the student's."""

@@ -57,7 +57,7 @@ class Alignment(nn.Module):
     ) -> None:
         super().__init__()
         self.method, self.pairs = method, pairs
-        self.student: list[nn.Parameter] = []
+        self.compared: list[tuple[nn.Parameter, Tensor]] = []  # once a model is followed: student's, teacher's
         self.maps = nn.ParameterDict()
         for _, shape, weight in pairs:
             for source, target in self._ways(shape, weight.shape):
@@ -76,18 +76,21 @@ class Alignment(nn.Module):
         Raises:
             RecipeError: they have another shape than when the projections were made.
         """
-        self.student = [model.get_parameter(name) for name, _, _ in self.pairs]
-        if any(weight.shape != shape for weight, (_, shape, _) in zip(self.student, self.pairs, strict=True)):
-            raise RecipeError(f"{NAME}: must stand after the methods that cut the student")
+        self.compared = []
+        for name, shape, there in self.pairs:
+            weight = model.get_parameter(name)
+            if weight.shape != shape:
+                raise RecipeError(f"{NAME}: must stand after the methods that cut the student")
+            self.compared.append((weight, there.detach().to(weight.device)))
 
     def distance(self) -> Tensor:
         """Sum of the squared differences, a scalar."""
-        total = torch.zeros((), device=self.student[0].device)
-        for student, (_, _, weight) in zip(self.student, self.pairs, strict=True):
-            for source, target in self._ways(student, weight.detach()):
+        squares = []
+        for pair in self.compared:
+            for source, target in self._ways(*pair):
                 maps = [self.maps.get(key) for key, _, _ in _maps(source.shape, target.shape)]
-                total = total + (projected(source, *maps) - target).square().sum()
-        return total
+                squares.append((projected(source, *maps) - target).square().sum())
+        return torch.stack(squares).sum()
 
 
 def _maps(source: torch.Size, target: torch.Size) -> list[tuple[str, int, int]]:

@@ -195,8 +195,9 @@ def test_fifty_steps_lower_the_term_and_leave_the_teacher():
     assert all(value.equal(kept[name]) for name, value in ctx.teacher.state_dict().items())
 
 
-def test_a_run_beside_the_tasks_loss(tmp_path):
-    log, ctx = run_on("text-classification", CoDIR(negatives=20), tmp_path)
+@pytest.mark.parametrize("kind", ["text-classification", "masked-lm"])
+def test_every_kind_of_task_with_classes_or_none(kind, tmp_path):
+    log, ctx = run_on(kind, CoDIR(negatives=20), tmp_path)
     assert set(log[-1]["terms"]) == {"task", "codir"}
     assert log[-1]["terms"]["codir"] > 0
     assert ctx.state[STATE].seen.all()

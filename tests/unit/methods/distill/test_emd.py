@@ -9,7 +9,7 @@ from teaching import KINDS, before_and_after, context, loss_of, padded, run_on, 
 
 from bertpress.encoder.surgery import keep_heads
 from bertpress.errors import RecipeError
-from bertpress.methods.distill.emd import EMD, NAME, STATE, cost_table, next_weights, transport
+from bertpress.methods.distill.emd import EMD, STATE, cost_table, next_weights, transport
 from bertpress.methods.matching import attention_score_mse, hidden_state_mse
 
 
@@ -155,8 +155,8 @@ def test_other_heads_are_refused_unless_only_hidden_states_are_compared():
         attached(narrow, tiny(1))
     method, student, ctx = attached(narrow, tiny(1), attention=False)
     assert loss_of(method, student, ctx, padded())[0] > 0
-    with pytest.raises(RecipeError, match=f"{NAME}: one of attention, hidden and embeddings must be true"):
-        attached(narrow, tiny(1), attention=False, hidden=False, embeddings=False)
+    with pytest.raises(ValueError, match="attention=false must not go with hidden=false and embeddings=false"):
+        EMD(attention=False, hidden=False, embeddings=False)
 
 
 def test_fifty_steps_lower_the_term_and_leave_the_teacher():

@@ -69,6 +69,8 @@ def test_a_weight_of_zero_switches_a_term_off():
     names = [[term.name for term in attached(tiny(0), tiny(1), **fields)[0].objectives(context(tiny(1)))]
              for fields in ({}, {"attention": 0}, {"values": 0}, {"task": 0.5})]  # fmt: skip
     assert names == [["attention", "values"], ["values"], ["attention"], ["attention", "values", "task"]]
+    with pytest.raises(ValueError, match="attention=0 must not go with values=0 and task=0"):
+        MiniLM(attention=0, values=0)
     method, student, ctx = attached(tiny(0), tiny(1), attention=0, values=0, task=2.0)
     terms = method.objectives(ctx)
     assert [type(term) for term in terms] == [TaskLoss]

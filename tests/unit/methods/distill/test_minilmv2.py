@@ -62,7 +62,9 @@ def test_the_layer_is_the_one_asked_for():
         attached(tiny(0), headless, teacher_layer=1)
 
 
-def test_heads_that_do_not_divide_are_refused():
+def test_heads_that_do_not_divide_are_refused_and_so_is_nothing_to_learn():
+    with pytest.raises(ValueError, match="queries=0 must not go with keys=0, values=0 and task=0"):
+        MiniLMv2(queries=0, keys=0, values=0)
     words = "distill/minilmv2: relation_heads=3 must divide the widths 24, 16 of student and teacher"
     with pytest.raises(RecipeError, match=words):
         attached(tiny(0, hidden_size=24), tiny(1), relation_heads=3)

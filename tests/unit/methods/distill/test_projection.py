@@ -47,7 +47,7 @@ def planted(direction):
             before = source[name]
             keys = [f"left_{weight.shape[0]}_{before.shape[0]}"]
             keys += [f"right_{a}_{b}" for a, b in zip(before.shape[1:], weight.shape[1:], strict=True)]
-            weight.data = projected(before.detach(), *map(alignment.maps.get, keys)).detach()
+            weight.data.copy_(projected(before.detach(), *map(alignment.maps.get, keys)))
     return alignment, source
 
 
