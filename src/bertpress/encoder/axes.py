@@ -8,7 +8,15 @@ from bertpress.encoder.blueprint import Blueprint
 
 
 def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, ...]:
-    """The axes of a weight that run over the hidden dimensions: what a hidden mask covers, and a cut slices."""
+    """The axes of a weight that run over the hidden dimensions: what a hidden mask covers, and a cut slices.
+
+    Raises:
+        ValueError: the hidden dimensions of this model cannot be cut.
+    """
+    if blueprint.shortening is not None or any(layer.mixer is not None for layer in blueprint.layers):
+        raise ValueError("hidden dimensions that convolutions or LSTMs read cannot be cut")
+    if blueprint.head is not None and (blueprint.head.siamese or blueprint.head.dense_size):
+        raise ValueError("hidden dimensions under a siamese head or one with a width of its own cannot be cut")
     both: tuple[int, ...] = tuple(range(tensor.dim()))
     rows, columns = (0,), (tensor.dim() - 1,)
     unit = name.removeprefix("encoder.")

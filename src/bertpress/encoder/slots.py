@@ -1,9 +1,13 @@
-"""The encoder's small seams: named activations that can be quantized, the capture tape, a bias alone."""
+"""The encoder's small seams: named activations that can be quantized, the capture tape, a bias alone, norms."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+from bertpress.encoder.blueprint import Norm
 
 
 class Slot(nn.Module):
@@ -54,6 +58,13 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) to the same shape."""
         return x * self.weight + self.bias
+
+
+def make_norm(kind: Norm | Literal["none"], size: int, epsilon: float) -> nn.Module:
+    """The norm that closes a unit."""
+    if kind == "none":
+        return nn.Identity()
+    return nn.LayerNorm(size, eps=epsilon) if kind == "layer" else Affine(size)
 
 
 class Tape:
