@@ -124,7 +124,8 @@ class Lstm(nn.Module):
 
     def _onnx(self, x: Tensor) -> Tensor:
         def gates(weight: Tensor) -> Tensor:  # in ONNX: input, output, forget, cell; a dimension for the directions
-            return weight.unflatten(0, (4, -1))[[0, 3, 1, 2]].flatten(0, 1).unsqueeze(0)
+            ordered: Tensor = weight.unflatten(0, (4, -1))[[0, 3, 1, 2]].flatten(0, 1)
+            return ordered.unsqueeze(0)
 
         bias = gates(self.input.bias)
         inputs = (x.transpose(0, 1), *map(gates, (self.input.weight, self.recurrent.weight)))

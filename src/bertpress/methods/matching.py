@@ -138,12 +138,15 @@ def captured(step: Step, name: str, term: str) -> list[tuple[Tensor, Tensor]]:
     """What student and teacher put on the tape under ``name``, layer by layer.
 
     Raises:
-        RecipeError: they have different numbers of layers, or shapes.
+        RecipeError: they have different numbers of layers, or shapes; or nothing for each token.
     """
     own, target = (list(model.captured[name]) for model in (step.student, step.teacher) if model is not None)
     if [each.shape for each in own] != [each.shape for each in target]:
         shapes = " and ".join(_shapes(side) for side in (own, target))
         raise RecipeError(f"{term}: student and teacher must have the same shapes, not {shapes}; leave the term out")
+    if not own or (own[0].shape[0], own[0].shape[-2]) != step.batch["attention_mask"].shape:
+        why = "layers without attention, on a shortened sequence or under a siamese head have none for each token"
+        raise RecipeError(f"{term}: {why}; leave the term out")
     return list(zip(own, target, strict=True))
 
 

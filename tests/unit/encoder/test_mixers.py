@@ -190,7 +190,7 @@ def test_layers_of_any_kind_can_be_dropped_and_shared():
     twice = shared(ids).logits
     shared.encoder.plan = type(shared.encoder)(shared.blueprint).plan
     torch.testing.assert_close(shared(ids).logits, twice, atol=0, rtol=0)
-    with pytest.raises(ValueError, match=r"layers \[1\]: without mixer.norm.weight, which layer 0 has"):
+    with pytest.raises(ValueError, match=r"layers \[1\]: need mixer.norm.weight, which layer 0 has"):
         share(student(WIDE, LSTM), {1: 0}, unit="attention")
 
 
