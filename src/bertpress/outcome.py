@@ -235,6 +235,7 @@ def shape_of(made: Artifact, tokens: int) -> dict[str, Any]:
             {
                 "source": layer.origin,
                 "heads": list(layer.attention.heads),
+                **({"mixer": layer.mixer.kind} if layer.mixer else {}),
                 "ffn": list(layer.ffn),
                 "head_size": layer.attention.head_size,
             }

@@ -1,5 +1,6 @@
 """One stage with one method, run by the real runner on a tiny model; done once a method and looked at by every test."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +61,10 @@ def bench(tiny_model, tiny_rows):
 
 
 @pytest.fixture(scope="session")
-def press(bench, tmp_path_factory):
-    """A function from a method to the model that one stage with it leaves."""
+def pressed_on(tmp_path_factory):
+    """A function from a bench and a method to the model that one stage with it leaves."""
 
-    def run(name, method, seed=0):
+    def run(bench, name, method, seed=0):
         folder = RunFolder.open(tmp_path_factory.mktemp("run") / "run", {"seed": seed}, resume=False)
         shared = Run(folder, bench.data, bench.tokenizer, seed, lambda line: None, bench.teacher)
         trains = Need.TRAINING in method.requires
@@ -74,6 +75,12 @@ def press(bench, tmp_path_factory):
         return Done(method, bench.teacher, before, model, folder / "stages/01-only/model")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def press(bench, pressed_on):
+    """The same on the bench that every method gets."""
+    return partial(pressed_on, bench)
 
 
 @pytest.fixture(scope="session")

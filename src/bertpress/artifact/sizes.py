@@ -15,6 +15,7 @@ from bertpress.errors import BertpressError
 _PLACES: tuple[tuple[str, str], ...] = (
     (r"encoder\.embeddings\.", "embeddings"),
     (r"encoder\.relative\.", "attention"),
+    (r"encoder\.(layers\.\d+\.mixer|shortening)\.", "mixer"),
     (r"encoder\.layers\.\d+\.(narrow|narrow_query)\.", "attention_in"),
     (r"encoder\.layers\.\d+\.attention\.(output|norm|context_slot)\b", "attention_out"),
     (r"encoder\.layers\.\d+\.attention\.", "attention_in"),

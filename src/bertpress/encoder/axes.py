@@ -7,8 +7,23 @@ from torch import Tensor
 from bertpress.encoder.blueprint import Blueprint
 
 
+def hidden_obstacle(blueprint: Blueprint) -> str | None:
+    """Why the hidden dimensions cannot be cut; None where they can."""
+    if blueprint.shortening is not None or any(layer.mixer is not None for layer in blueprint.layers):
+        return "hidden dimensions that convolutions or LSTMs read cannot be cut"
+    if blueprint.head is not None and (blueprint.head.siamese or blueprint.head.dense_size):
+        return "hidden dimensions under a siamese head or one with a width of its own cannot be cut"
+    return None
+
+
 def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, ...]:
-    """The axes of a weight that run over the hidden dimensions: what a hidden mask covers, and a cut slices."""
+    """The axes of a weight that run over the hidden dimensions: what a hidden mask covers, and a cut slices.
+
+    Raises:
+        ValueError: the hidden dimensions of this model cannot be cut.
+    """
+    if (reason := hidden_obstacle(blueprint)) is not None:
+        raise ValueError(reason)
     both: tuple[int, ...] = tuple(range(tensor.dim()))
     rows, columns = (0,), (tensor.dim() - 1,)
     unit = name.removeprefix("encoder.")

@@ -88,20 +88,69 @@ class BottleneckSpec(Spec):
     attention_input: Literal["shared", "hidden", "inner"] = "shared"
 
 
+NO_HEADS = AttentionSpec(heads=(), head_size=1, value_size=1)
+"""The attention of a layer that mixes its tokens by something else."""
+
+
+class MixerSpec(Spec):
+    """What mixes the tokens of a layer in place of attention, and how the sub-unit closes."""
+
+    residual: bool = Field(True, description="Add the sub-unit's input to its output.")
+    norm: Norm | Literal["none"] = Field("layer", description="What follows that sum.")
+
+
+class LstmSpec(MixerSpec):
+    """A bidirectional LSTM; each direction has half of the hidden dimensions, forward ones first."""
+
+    kind: Literal["lstm"]
+
+
+class ConvolutionSpec(MixerSpec):
+    """A convolution over the tokens, as many out as in, and the layer's activation."""
+
+    kind: Literal["convolution"]
+    kernel: int = Field(3, ge=1, le=63, description="Tokens that each output sees; odd.")
+    dilation: int = Field(1, ge=1, le=512, description="Distance of neighbouring tokens that it sees.")
+
+    @model_validator(mode="after")
+    def _centred(self) -> "ConvolutionSpec":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel={self.kernel} must be odd")
+        return self
+
+
 class LayerSpec(Spec):
-    """One encoder layer: attention, then one or more feed-forward networks.
+    """One encoder layer: attention (or another mixer of tokens), then the feed-forward networks.
 
     ``attention_from`` / ``ffn_from`` name an earlier layer whose weights this sub-unit uses (ALBERT).
     """
 
     attention: AttentionSpec
-    ffn: tuple[Width, ...] = Field(min_length=1, description="Widths of the stacked feed-forward networks.")
+    mixer: Annotated[LstmSpec | ConvolutionSpec, Field(discriminator="kind")] | None = None
+    ffn: tuple[Width, ...] = Field(description="Widths of the stacked feed-forward networks.")
     activation: Activation = "gelu"
     norm: Norm = "layer"
     bottleneck: BottleneckSpec | None = None
     attention_from: int | None = Field(None, ge=0)
     ffn_from: int | None = Field(None, ge=0)
     origin: int | None = Field(None, ge=0, description="Its number in the model that it was cut from.")
+
+    @model_validator(mode="after")
+    def _mixes_once(self) -> "LayerSpec":
+        if self.mixer is None and not self.ffn:
+            raise ValueError("ffn=() must go with a mixer")
+        if self.mixer is not None and (self.attention.heads or self.bottleneck):
+            raise ValueError(f"mixer={self.mixer.kind} must go without heads and bottleneck")
+        return self
+
+
+class ShorteningSpec(Spec):
+    """All layers work on a shorter sequence, whose states are each made of ``stride`` neighbouring tokens (WaLDORf).
+
+    Before the layers a convolution whose kernel is its stride, after them the transposed one; what entered is added.
+    """
+
+    stride: int = Field(4, ge=2, le=64)
 
 
 HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]
@@ -116,11 +165,21 @@ class HeadSpec(Spec):
 
     kind: HeadKind
     labels: Width = Field(2, description="Width of the classifier; 1 is a regression or a reranker.")
-    pooling: Literal["cls", "mean", "max"] = "cls"
-    dense: bool = Field(True, description="A dense layer of the hidden width before the classifier.")
+    pooling: Literal["cls", "mean", "max", "ends"] = Field(
+        "cls", description="ends: the first half of the last state, the second half of the first (recurrent layers)."
+    )
+    dense: bool = Field(True, description="A dense layer before the classifier.")
+    dense_size: Size | None = Field(None, description="Its width; None: the hidden width.")
+    siamese: bool = Field(False, description="Sequence: encode both segments apart, compare what was pooled.")
     activation: Activation = "tanh"
     normalize: bool = Field(True, description="Embedding: scale to unit length.")
     free_decoder: bool = Field(False, description="MobileBERT: hidden - embedding size decoder columns are untied.")
+
+    @model_validator(mode="after")
+    def _of_sequences(self) -> "HeadSpec":
+        if self.siamese and self.kind != "sequence":
+            raise ValueError(f"siamese=true must go with kind=sequence, not {self.kind}")
+        return self
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -143,6 +202,7 @@ class Blueprint(Spec):
     hidden_size: Size
     embeddings: EmbeddingSpec
     relative: RelativeSpec | None = None
+    shortening: ShorteningSpec | None = None
     layers: tuple[LayerSpec, ...]
     head: HeadSpec | None = None
     norm_epsilon: float = Field(1e-12, gt=0)
@@ -162,6 +222,9 @@ class Blueprint(Spec):
             raise ValueError(
                 f"embeddings.size={self.embeddings.size} must be hidden_size={self.hidden_size}, or projected"
             )
+        halved = any(layer.mixer and layer.mixer.kind == "lstm" for layer in self.layers)
+        if self.hidden_size % 2 and (halved or (self.head and self.head.pooling == "ends")):
+            raise ValueError(f"hidden_size={self.hidden_size} must be even: each direction of an LSTM has half of it")
         for i, layer in enumerate(self.layers):
             for name in ("attention_from", "ffn_from"):
                 source = getattr(layer, name)
@@ -170,7 +233,8 @@ class Blueprint(Spec):
                 if source >= i or getattr(self.layers[source], name) is not None:
                     raise ValueError(f"layers.{i}.{name}={source} must be an earlier layer that owns its weights")
                 unit = name.removesuffix("_from")
-                if getattr(self.layers[source], unit) != getattr(layer, unit):
+                parts = ("attention", "mixer") if unit == "attention" else (unit,)
+                if any(getattr(self.layers[source], part) != getattr(layer, part) for part in parts):
                     raise ValueError(f"layers.{i}.{unit} must have the shape of layer {source}, whose weights it uses")
             if self.relative and max(layer.attention.heads, default=0) >= self.relative.heads:
                 raise ValueError(f"layers.{i}.attention.heads must be below relative.heads={self.relative.heads}")
@@ -197,6 +261,11 @@ class Blueprint(Spec):
     def parameters_without_embeddings(self) -> int:
         """All stored weights but the embedding tables, their projection and their norm."""
         return self.total_parameters - self.parameters()["embeddings"]
+
+    @property
+    def reads_segments(self) -> bool:
+        """Whether it matters which segment a token is in."""
+        return self.embeddings.segments > 1 or (self.head is not None and self.head.siamese)
 
     def with_float_activations(self) -> "Blueprint":
         """The same encoder without quantizers at its slots."""

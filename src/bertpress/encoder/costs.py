@@ -1,12 +1,13 @@
 """Parameters and multiply-accumulates of a blueprint in closed form, per component.
 
-The components are those of the survey's Figure 3 (Ganesh et al., TACL 2021).  A norm counts with the unit that it
-closes; norms, biases, softmax and activations are no matrix products and so count no MACs, as in the survey.
+The components are those of the survey's Figure 3 (Ganesh et al., TACL 2021) and, where a model has any, the mixers that
+stand in place of attention.  A norm counts with the unit that it closes; norms, biases, softmax and activations are no
+matrix products and so count no MACs, as in the survey.
 """
 
 from bertpress.encoder.blueprint import Blueprint, LayerSpec
 
-COMPONENTS = ("embeddings", "attention_in", "attention", "attention_out", "ffn", "head")
+COMPONENTS = ("embeddings", "mixer", "attention_in", "attention", "attention_out", "ffn", "head")
 
 
 def _linear(inputs: int, outputs: int) -> int:
@@ -43,8 +44,26 @@ def _attention_in(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
 
 
 def _attention_out(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
+    if layer.mixer is not None:
+        return 0
     inner = _widths(blueprint, layer)[0]
     return inner * layer.attention.value_width + bias * 3 * inner
+
+
+def _mixer(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
+    hidden, spec = blueprint.hidden_size, layer.mixer
+    if spec is None:
+        return 0
+    count = bias * 2 * hidden if spec.norm != "none" else 0
+    if spec.kind == "convolution":
+        return count + spec.kernel * hidden * hidden + bias * hidden
+    units = hidden // 2
+    return count + 2 * 4 * units * (hidden + units + bias)
+
+
+def _shortening(blueprint: Blueprint, *, bias: bool) -> int:
+    spec, hidden = blueprint.shortening, blueprint.hidden_size
+    return 0 if spec is None else 2 * spec.stride * hidden * hidden + bias * (spec.stride + 1 + 2) * hidden
 
 
 def _ffn(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
@@ -65,9 +84,12 @@ def _head(blueprint: Blueprint, *, bias: bool) -> int:
         width = hidden if head.free_decoder else spec.size
         count = width * hidden + bias * (3 * width + spec.vocabulary)
         return count + head.free_decoder * (hidden - spec.size) * spec.vocabulary
-    dense = hidden * hidden + bias * hidden if head.kind == "sequence" and head.dense else 0
+    read, dense = 4 * hidden if head.siamese else hidden, 0
+    if head.kind == "sequence" and head.dense:
+        width = head.dense_size or hidden
+        read, dense = width, width * read + bias * width
     labels = 2 if head.kind == "span" else head.labels
-    return dense + labels * hidden + bias * labels
+    return dense + labels * read + bias * labels
 
 
 def parameters(blueprint: Blueprint) -> dict[str, int]:
@@ -76,8 +98,10 @@ def parameters(blueprint: Blueprint) -> dict[str, int]:
     count["embeddings"] = _embedding_parameters(blueprint)
     if blueprint.relative:
         count["attention"] = blueprint.relative.buckets * blueprint.relative.heads
+    count["mixer"] = _shortening(blueprint, bias=True)
     for layer in blueprint.layers:
         if layer.attention_from is None:
+            count["mixer"] += _mixer(blueprint, layer, bias=True)
             count["attention_in"] += _attention_in(blueprint, layer, bias=True)
             count["attention_out"] += _attention_out(blueprint, layer, bias=True)
         if layer.ffn_from is None:
@@ -92,15 +116,22 @@ def macs(blueprint: Blueprint, tokens: int) -> dict[str, int]:
     spec = blueprint.embeddings
     if spec.project != "none":
         count["embeddings"] = tokens * spec.window * spec.size * blueprint.hidden_size
+    whole = tokens
+    if blueprint.shortening is not None:
+        tokens = -(-whole // blueprint.shortening.stride)
+        count["mixer"] = tokens * _shortening(blueprint, bias=False)
     for layer in blueprint.layers:
         attention = layer.attention
+        count["mixer"] += tokens * _mixer(blueprint, layer, bias=False)
         count["attention_in"] += tokens * _attention_in(blueprint, layer, bias=False)
         count["attention"] += tokens * tokens * (attention.query_width + attention.value_width)
         count["attention_out"] += tokens * _attention_out(blueprint, layer, bias=False)
         count["ffn"] += tokens * _ffn(blueprint, layer, bias=False)
     head = blueprint.head
+    if head is not None and head.siamese:  # each segment comes in a row of its own, as long as both together
+        count = {component: 2 * cost for component, cost in count.items()}
     if head is not None:
-        count["head"] = _head(blueprint, bias=False) * (1 if head.kind == "sequence" else tokens)
+        count["head"] = _head(blueprint, bias=False) * (1 if head.kind == "sequence" else whole)
         if head.kind == "masked_lm":  # the tied columns of the decoder are no stored weights, but they are computed
-            count["head"] += tokens * spec.size * spec.vocabulary
+            count["head"] += whole * spec.size * spec.vocabulary
     return count

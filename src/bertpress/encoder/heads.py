@@ -9,15 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import Blueprint, HeadSpec
-from bertpress.encoder.layers import make_norm
+from bertpress.encoder.mixers import last_tokens
 from bertpress.encoder.overwrite import ACTIVATIONS
-from bertpress.encoder.slots import Slot
+from bertpress.encoder.slots import Slot, make_norm
 
 
 def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
-    """(batch, tokens, hidden) to (batch, hidden); pads count neither in the mean nor in the maximum."""
+    """(batch, tokens, hidden) to (batch, hidden); pads count neither in the mean nor in the maximum.
+
+    ``ends`` takes what each direction of an LSTM read last: the first half of the last token's state, the second half
+    of the first one's.
+    """
     if how == "cls":
         return hidden[:, 0]
+    if how == "ends":
+        ahead, back = hidden.chunk(2, dim=-1)
+        if mask is None:
+            return torch.cat([ahead[:, -1], back[:, 0]], dim=-1)
+        last = last_tokens(mask).unsqueeze(-1).expand(-1, -1, ahead.shape[-1])
+        return torch.cat([ahead.gather(1, last)[:, 0], back[:, 0]], dim=-1)
     if mask is None:
         return hidden.mean(1) if how == "mean" else hidden.amax(1)
     kept = mask.unsqueeze(-1).to(hidden.dtype)
@@ -26,21 +36,52 @@ def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
     return hidden.masked_fill(kept == 0, torch.finfo(hidden.dtype).min).amax(1)
 
 
+def apart(input_ids: Tensor, mask: Tensor | None, segment_ids: Tensor | None, pad_id: int) -> tuple[Tensor, Tensor]:
+    """The two segments of each row in rows of their own, as long as before: all first ones, then all second ones.
+
+    Args:
+        input_ids: (batch, tokens).
+        mask: (batch, tokens), 1 for tokens; None: all are.
+        segment_ids: (batch, tokens), 0 for the first segment and 1 for the second; None: all 0.
+        pad_id: fills up; a segment without tokens is one pad.
+
+    Returns:
+        Ids and their mask, (2 * batch, tokens) each.
+    """
+    mask = torch.ones_like(input_ids) if mask is None else mask
+    segments = torch.zeros_like(input_ids) if segment_ids is None else segment_ids
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    second = (segments * mask).sum(1, keepdim=True)
+    first = mask.sum(1, keepdim=True) - second
+    moved = input_ids.gather(1, (places + first).clamp(max=input_ids.shape[1] - 1))
+    ids, lengths = torch.cat([input_ids, moved]), torch.cat([first, second])
+    ids = ids.masked_fill(places >= lengths, pad_id)
+    return ids, (places < lengths.clamp(min=1)).to(mask.dtype)
+
+
 class SequenceHead(nn.Module):
-    """Pool, an optional dense layer (the pooler of BERT), a classifier; with no label, the pooler alone."""
+    """Pool, an optional dense layer (the pooler of BERT), a classifier; with no label, the pooler alone.
+
+    A siamese one gets two texts for each row, first all of the one side, and compares what it pooled: both, their
+    product and the size of their difference side by side (Tang et al. 2019, arXiv:1903.12136, section 3.1).
+    """
 
     def __init__(self, spec: HeadSpec, blueprint: Blueprint) -> None:
         super().__init__()
         self.spec, self.dropout = spec, blueprint.dropout
-        hidden = blueprint.hidden_size
+        pooled = blueprint.hidden_size * (4 if spec.siamese else 1)
+        width = (spec.dense_size or blueprint.hidden_size) if spec.dense else pooled
         self.dense_slot = Slot() if spec.dense else None
-        self.dense = nn.Linear(hidden, hidden) if spec.dense else None
+        self.dense = nn.Linear(pooled, width) if spec.dense else None
         self.slot = Slot() if spec.labels else None
-        self.classifier = nn.Linear(hidden, spec.labels) if spec.labels else None
+        self.classifier = nn.Linear(width, spec.labels) if spec.labels else None
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, tokens, hidden) to (batch, labels)."""
+        """(batch, tokens, hidden) to (batch, labels); (2 * batch, ...) where siamese."""
         x = pool(hidden, mask, self.spec.pooling)
+        if self.spec.siamese:
+            a, b = x.unflatten(0, (2, -1)).unbind()
+            x = torch.cat([a, b, a * b, (a - b).abs()], dim=-1)
         if self.dense is not None and self.dense_slot is not None:
             x = ACTIVATIONS[self.spec.activation](self.dense(self.dense_slot(x)))
         if self.classifier is None or self.slot is None:

@@ -9,14 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertpress.encoder.attention import SelfAttention
-from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec, Norm
+from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec
+from bertpress.encoder.mixers import make_mixer
 from bertpress.encoder.overwrite import activate, close
-from bertpress.encoder.slots import Affine, Bias, Slot, Tape
-
-
-def make_norm(kind: Norm, size: int, epsilon: float) -> nn.Module:
-    """The norm that closes a unit."""
-    return nn.LayerNorm(size, eps=epsilon) if kind == "layer" else Affine(size)
+from bertpress.encoder.slots import Bias, Slot, Tape, make_norm
 
 
 class Projection(nn.Module):
@@ -108,7 +104,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then the stacked feed-forward networks.
+    """Attention or another mixer, then the stacked feed-forward networks.
 
     A sub-unit whose weights belong to an earlier layer (ALBERT) is absent here; :meth:`forward` is handed its owner.
     """
@@ -122,7 +118,9 @@ class EncoderLayer(nn.Module):
         def norm(width: int) -> nn.Module:
             return make_norm(spec.norm, width, blueprint.norm_epsilon)
 
-        if spec.attention_from is None:
+        if spec.mixer is not None and spec.attention_from is None:
+            self.mixer = make_mixer(spec, blueprint)
+        elif spec.attention_from is None:
             source = neck.attention_input if neck else "inner"
             self.narrow = Projection(hidden, size, norm(size)) if neck else None
             self.narrow_query = Projection(hidden, size, norm(size)) if source == "shared" else None
@@ -166,6 +164,8 @@ class EncoderLayer(nn.Module):
 
     def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
         """The attention sub-unit that this layer owns, (batch, tokens, hidden) to (batch, tokens, inner)."""
+        if self.spec.mixer is not None:
+            return self.mixer(hidden, mask)  # type: ignore[no-any-return]
         if self.narrow is None:
             return self.attention(hidden, hidden, hidden, mask, tape)  # type: ignore[no-any-return]
         inner = self.narrow(hidden)

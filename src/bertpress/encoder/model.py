@@ -17,8 +17,9 @@ from transformers.utils import ModelOutput
 from bertpress.encoder.attention import RelativeBias
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
-from bertpress.encoder.heads import label_loss, make_head, span_loss
+from bertpress.encoder.heads import apart, label_loss, make_head, span_loss
 from bertpress.encoder.layers import Embeddings, EncoderLayer
+from bertpress.encoder.mixers import Lstm, Shortening
 from bertpress.encoder.overwrite import traced
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
@@ -41,6 +42,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(blueprint)
         self.relative = RelativeBias(blueprint.relative) if blueprint.relative else None
+        self.shortening = Shortening(blueprint.shortening, blueprint) if blueprint.shortening else None
         self.layers = nn.ModuleList(EncoderLayer(spec, blueprint) for spec in blueprint.layers)
         self.plan: Callable[[Encoder], Iterator[EncoderLayer]] = all_layers
 
@@ -48,23 +50,25 @@ class Encoder(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None, tape: Tape
     ) -> Tensor:
         """(batch, tokens) ids to hidden states (batch, tokens, hidden)."""
-        hidden = self.embeddings(input_ids, segment_ids)
+        hidden = entered = self.embeddings(input_ids, segment_ids)
         mask = additive_mask(attention_mask, hidden.dtype)
+        if self.shortening is not None:
+            hidden, mask = self.shortening.shorten(hidden, mask)
         bias = None
         if self.relative is not None:
-            bias = self.relative(torch.arange(input_ids.shape[1], device=input_ids.device))
+            bias = self.relative(torch.arange(hidden.shape[1], device=hidden.device))
         tape.put("hidden_states", hidden)
         for layer in self.plan(self):
             spec = layer.spec
             hidden = layer(
                 hidden,
-                mask if bias is None else _add(_of_heads(bias, spec.attention.heads), mask),
+                mask if bias is None or spec.mixer else _add(_of_heads(bias, spec.attention.heads), mask),
                 tape,
                 None if spec.attention_from is None else self.layers[spec.attention_from],
                 None if spec.ffn_from is None else self.layers[spec.ffn_from],
             )
             tape.put("hidden_states", hidden)
-        return hidden  # type: ignore[no-any-return]
+        return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
 
 
 def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -136,6 +140,8 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             module.weight.data.normal_(std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.data.zero_()
+        elif isinstance(module, Lstm):
+            module.initialize()
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str] | None, *args: Any, **kwargs: Any) -> Any:
@@ -218,6 +224,10 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         wanted |= {"hidden_states"} if output_hidden_states else set()
         wanted |= {"attentions"} if output_attentions else set()
         tape = Tape(frozenset(wanted))
+        if self.blueprint.head is not None and self.blueprint.head.siamese:
+            pad = self.blueprint.embeddings.pad_id
+            input_ids, attention_mask = apart(input_ids, attention_mask, token_type_ids, pad)
+            token_type_ids = None
         hidden = self.encoder(input_ids, attention_mask, token_type_ids, tape)
         out = EncoderOutput(last_hidden_state=hidden)
         if self.head is not None:

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.grids import Grid, affine_range
+from bertpress.encoder.mixers import Lstm
 from bertpress.encoder.overwrite import traced
 from bertpress.encoder.slots import Slot
 
@@ -266,9 +267,9 @@ def fill_slots(model: nn.Module, blueprint: Blueprint) -> None:
 
 
 def onnx_mode(model: nn.Module) -> None:
-    """From now on the model's quantizers emit ONNX nodes; for a copy made to be exported."""
+    """From now on quantizers and LSTMs emit ONNX nodes; for a copy made to be exported."""
     for module in model.modules():
-        if isinstance(module, SlotQuantizer):
+        if isinstance(module, SlotQuantizer | Lstm):
             module.emit_onnx()
         elif isinstance(module, parametrize.ParametrizationList):
             for transform in module:

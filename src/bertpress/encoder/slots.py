@@ -1,12 +1,14 @@
-"""The encoder's small seams: named activations that can be quantized, the capture tape, a bias alone."""
+"""The encoder's small seams: named activations that can be quantized, the capture tape, a bias alone, norms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+from bertpress.encoder.blueprint import Norm
 
 
 class Slot(nn.Module):
@@ -57,6 +59,13 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) to the same shape."""
         return x * self.weight + self.bias
+
+
+def make_norm(kind: Norm | Literal["none"], size: int, epsilon: float) -> nn.Module:
+    """The norm that closes a unit."""
+    if kind == "none":
+        return nn.Identity()
+    return nn.LayerNorm(size, eps=epsilon) if kind == "layer" else Affine(size)
 
 
 class Tape:

@@ -206,7 +206,7 @@ def _slice_neurons(state: State, prefix: str, kept: Sequence[int], width: int) -
         state[factor] = state[factor][index]
 
 
-_UNIT_PARTS = {"attention": ("attention.", "narrow.", "narrow_query."), "ffn": ("ffn.", "widen.")}
+_UNIT_PARTS = {"attention": ("attention.", "mixer.", "narrow.", "narrow_query."), "ffn": ("ffn.", "widen.")}
 
 
 def _unit_names(state: State, layer: int, unit: str) -> list[str]:
@@ -265,6 +265,10 @@ def share(
             members = [owner, *sorted(layer for layer, of in owners.items() if of == owner)]
             for name in _unit_names(state, owner, part):
                 tail = name.removeprefix(f"encoder.layers.{owner}.")
+                if missing := [i for i in members if f"encoder.layers.{i}.{tail}" not in state]:
+                    raise ValueError(
+                        f"layers {missing}: without {tail}, which layer {owner} has, nothing can be shared"
+                    )
                 tensors = [state[f"encoder.layers.{member}.{tail}"] for member in members]
                 if start == "mean" and tensors[0].is_floating_point():
                     if any(tensor.shape != tensors[0].shape for tensor in tensors):

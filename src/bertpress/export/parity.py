@@ -122,7 +122,7 @@ def probes(model: BertpressPreTrainedModel, seed: int = 0) -> list[dict[str, Ten
             {
                 "input_ids": torch.where(mask == 1, ids, spec.pad_id),
                 "attention_mask": mask,
-                "token_type_ids": second if spec.segments > 1 else torch.zeros_like(mask),
+                "token_type_ids": second if model.blueprint.reads_segments else torch.zeros_like(mask),
             }
         )
     return batches

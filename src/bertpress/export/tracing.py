@@ -56,9 +56,9 @@ class Exportable(nn.Module):
 
 
 def input_names(model: BertpressPreTrainedModel) -> tuple[str, ...]:
-    """``token_type_ids`` only where the model has segments that differ."""
+    """``token_type_ids`` only where it matters which segment a token is in."""
     names = ("input_ids", "attention_mask")
-    return (*names, "token_type_ids") if model.blueprint.embeddings.segments > 1 else names
+    return (*names, "token_type_ids") if model.blueprint.reads_segments else names
 
 
 @contextmanager

@@ -180,8 +180,14 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
         raise ModelError(f"smoothed=true: a plain {family.model_type} config has no factors for channels{_OTHERS}")
     if not blueprint.layers:
         raise ModelError(f"layers=[]: a plain {family.model_type} config needs at least one{_OTHERS}")
+    if blueprint.shortening is not None:
+        raise ModelError(f"shortening: a plain {family.model_type} config has no convolutions{_OTHERS}")
     first = blueprint.layers[0]
     for i, layer in enumerate(blueprint.layers):
+        if layer.mixer is not None:
+            raise ModelError(
+                f"layers.{i}.mixer={layer.mixer.kind} has no place in a plain {family.model_type} config{_OTHERS}"
+            )
         for field, mine, other in _fields(layer, first, numbered=blueprint.relative is not None):
             if mine != other:
                 why = f"differs from layer 0's {other!r}; a plain {family.model_type} config has one for all"

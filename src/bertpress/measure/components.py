@@ -41,9 +41,12 @@ def record(model: BertpressPreTrainedModel, inputs: Inputs) -> dict[str, list[Ca
     encoder = model.encoder
     recorder.watch("embeddings", encoder.embeddings, "forward")
     recorder.watch("attention", encoder.relative, "forward")
+    for step in ("shorten", "restore"):
+        recorder.watch("mixer", encoder.shortening, step)
     for layer in encoder.layers:
         recorder.watch("attention_in", getattr(layer, "narrow", None), "forward")
         recorder.watch("attention_in", getattr(layer, "narrow_query", None), "forward")
+        recorder.watch("mixer", getattr(layer, "mixer", None), "forward")
         recorder.watch_attention(getattr(layer, "attention", None))
         recorder.watch("ffn", layer if hasattr(layer, "ffn") else None, "transform")
     recorder.watch("head", model.head, "forward")

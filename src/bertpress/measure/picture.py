@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 COLOURS = ("#4269d0", "#efb118", "#3ca951", "#97bbf5")
 SHORT = {
     "embeddings": "Embed-\ndings",
+    "mixer": "Mixers",
     "attention_in": "Linear\nbefore",
     "attention": "Multi-head\nattention",
     "attention_out": "Linear\nafter",

@@ -54,6 +54,7 @@ def breakdown(blueprint: Blueprint, tokens: int, stored: Mapping[str, int] | Non
             "macs": macs[component],
         }
         for component in COMPONENTS
+        if component != "mixer" or parameters[component]  # Transformers have none
     }
 
 

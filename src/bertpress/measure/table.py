@@ -8,6 +8,7 @@ from rich.table import Table
 
 NAMES = {
     "embeddings": "Embeddings",
+    "mixer": "Convolutions and LSTMs",
     "attention_in": "Linear before attention",
     "attention": "Multi-head attention",
     "attention_out": "Linear after attention",

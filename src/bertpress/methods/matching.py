@@ -176,7 +176,7 @@ def captured(step: Step, name: str, term: str, pairs: Pairs | None = None) -> li
     """What student and teacher put on the tape under ``name``, pair by pair; by default layer by layer.
 
     Raises:
-        RecipeError: they have different numbers of layers, or shapes.
+        RecipeError: they have different numbers of layers, or shapes; or nothing for each token.
     """
     own, target = (list(model.captured[name]) for model in (step.student, step.teacher) if model is not None)
     if pairs is None:
@@ -187,6 +187,9 @@ def captured(step: Step, name: str, term: str, pairs: Pairs | None = None) -> li
     if not alike or any(a.shape != b.shape for a, b in found):
         shapes = " and ".join(_shapes(side) for side in (own, target))
         raise RecipeError(f"{term}: student and teacher must have the same shapes, not {shapes}; leave the term out")
+    if not found or any((a.shape[0], a.shape[-2]) != step.batch["attention_mask"].shape for a, _ in found):
+        why = "layers without attention, on a shortened sequence or under a siamese head have none for each token"
+        raise RecipeError(f"{term}: {why}; leave the term out")
     return found
 
 

@@ -13,6 +13,7 @@ from bertpress.report.subjects import COLUMNS, Subject, cells, subjects
 
 COMPONENTS = {
     "embeddings": "Embeddings",
+    "mixer": "Convolutions and LSTMs",
     "attention_in": "Linear layers before attention",
     "attention": "Multi-head attention",
     "attention_out": "Linear layer after attention",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bertpress import tasks
 from bertpress.encoder.layers import EncoderLayer, FeedForward
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.errors import RecipeError
 from bertpress.tasks import Task
 from bertpress.training.frozen import frozen_but
 from bertpress.training.teacher import model_inputs
@@ -40,7 +41,12 @@ def gate_importance(
 
     Returns:
         Key -> (groups,) importances, float64.
+
+    Raises:
+        RecipeError: there are no gates.
     """
+    if not gates:
+        raise RecipeError("the model has no units of that kind to rank (convolutions and LSTMs have none)")
     signed: dict[Hashable, Tensor] = {}
     total: dict[Hashable, Tensor] = {}
     count = 0

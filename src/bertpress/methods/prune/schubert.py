@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from bertpress.encoder.axes import hidden_obstacle
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.surgery import keep_head_width, keep_heads, keep_hidden, keep_neurons
 from bertpress.encoder.transforms import put
@@ -226,6 +227,8 @@ class Schubert(Method):
         head = model.blueprint.head
         if head is not None and head.free_decoder:
             raise RecipeError("prune/schubert: a masked LM with an untied decoder part has no hidden size to cut")
+        if (reason := hidden_obstacle(model.blueprint)) is not None:
+            raise RecipeError(f"prune/schubert: {reason}")
         factors = Factors(model.blueprint, self.learning_rate)
         for site in sites(model.blueprint):
             put(model, site.weight, Scaled(factors.alphas[site.dimension], site))

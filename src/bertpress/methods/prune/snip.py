@@ -27,6 +27,7 @@ from bertpress.encoder.attention import SelfAttention
 from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.surgery import keep_heads, keep_neurons
 from bertpress.encoder.transforms import put
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.empty import carry_storage
 from bertpress.methods.spectral import SpectralNorm
@@ -259,7 +260,12 @@ class Snip(Method):
         return cubic(step, initial=0.0, final=1.0, begin=self.begin * total, end=self.end * total)
 
     def attach(self, model: Model, ctx: Context) -> Model:
-        """Spectral norms below, gates above, and hooks that watch."""
+        """Spectral norms below, gates above, and hooks that watch; refused where these would find nothing."""
+        shape = model.blueprint
+        if shape.shortening is not None or (shape.head is not None and shape.head.siamese):
+            raise RecipeError("prune/snip: needs layers that work on the tokens as they come, not shortened or apart")
+        if not any(layer.attention.heads or any(layer.ffn) for layer in shape.layers):
+            raise RecipeError("prune/snip: the model has neither heads nor feed-forward networks to remove")
         generator = ctx.generator()
         for name, weight in list(model.unique_weights()) if self.spectral != "none" else []:
             if name.startswith("encoder.layers.") and (".attention." in name or ".ffn." in name) and weight.ndim == 2:

@@ -147,7 +147,9 @@ class Relay:
         self.entering: list[Tensor | None] = [None] * len(batches)
 
     def advance(self, layer: int) -> None:
-        """Let the passes begin at a later layer."""
+        """Let the passes begin at a later layer; on a shortened sequence no layer reads what embeddings could give."""
+        if self.model.blueprint.shortening is not None:
+            return
         entered: list[Tensor | None] = []
 
         def take(_: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from bertpress.encoder.blueprint import AttentionSpec, LayerSpec
 from bertpress.encoder.depth import Strategy, kept_layers
-from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import hidden_axes, keep_heads, keep_hidden, keep_layers, keep_neurons
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.selection import keep_best, rounded
+from bertpress.methods.students import fresh
 from bertpress.training.importance import head_gates, neuron_gates, task_importance
 
 Size = Annotated[int, Field(ge=1, le=65_536)] | Annotated[float, Field(gt=0, le=1)]
@@ -79,7 +79,7 @@ class Transformer(Method):
         shape = student.blueprint
         ctx.say(
             f"student/transformer: {len(shape.layers)} of {depth} layers, hidden {shape.hidden_size}, "
-            f"heads {len(shape.layers[0].attention.heads)}, ffn {shape.layers[0].ffn[0]}"
+            f"heads {len(shape.layers[0].attention.heads)}, ffn {sum(shape.layers[0].ffn)}"
         )
         return student
 
@@ -116,8 +116,8 @@ class Transformer(Method):
 
     def _random(self, model: Model, kept: list[int], ctx: Context) -> Model:
         blueprint = model.blueprint
-        if blueprint.relative is not None or any(layer.bottleneck for layer in blueprint.layers):
-            raise ValueError("start=random needs a teacher without relative positions and bottlenecks")
+        if blueprint.relative is not None or any(layer.bottleneck or layer.mixer for layer in blueprint.layers):
+            raise ValueError("start=random needs a teacher without relative positions, bottlenecks, and other mixers")
         hidden = count_of(self.hidden_size, blueprint.hidden_size, multiple=self.multiple_of)
         first = blueprint.layers[0]
         heads = count_of(self.heads, len(first.attention.heads))
@@ -133,10 +133,7 @@ class Transformer(Method):
         if embeddings.project == "none":
             embeddings = embeddings.model_copy(update={"size": hidden})
         shape = blueprint.replace(hidden_size=hidden, embeddings=embeddings, layers=(layer,) * len(kept))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(ctx.seed)
-            keys = ("id2label", "label2id", "problem_type")
-            return build_model(shape, **{key: getattr(model.config, key) for key in keys})
+        return fresh(shape, model, ctx.seed)
 
     @classmethod
     def noop(cls) -> Transformer:
