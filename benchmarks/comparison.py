@@ -46,12 +46,14 @@ class Row:
         start: the model that is compressed: the task's teacher, or the pre-trained model that it was made from, which
             then learns from the teacher or from the labels alone.
         tasks: where the row is run; None: everywhere.
+        rows: of the training split at most; None: as the task has it.
     """
 
     recipe: str | Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
     start: Literal["teacher", "pretrained"] = "teacher"
     tasks: tuple[str, ...] | None = None
+    rows: int | None = None
 
 
 def arguments(doc: str | None, known: Sequence[str], name: str) -> argparse.ArgumentParser:
@@ -140,7 +142,7 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
         teacher=None if row.start == "teacher" else teacher, seed=seed, resume=(place / "run.json").is_file(),
-        command=" ".join(["python", *sys.argv]), train_limit=trained, validation_limit=scored_rows,
+        command=" ".join(["python", *sys.argv]), train_limit=row.rows or trained, validation_limit=scored_rows,
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))

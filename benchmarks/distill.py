@@ -28,22 +28,26 @@ Method = Mapping[str, Mapping[str, Any]]
 
 THREE: Method = {"student/transformer": {"layers": 3}}
 SMALL: Method = {"student/transformer": {"layers": 3, "heads": 6, "ffn": 384, "hidden_size": 192, "start": "random"}}
+BILSTM: Method = {"student/bilstm": {}}
+FEW = 2000
 LOGITS: Method = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
 SCORES: Method = {"distill/logits": {"alpha": 1.0, "loss": "mse"}}
 HIDDEN: Method = {"distill/hidden": {}}
 VALUES: Method = {"distill/attention": {"targets": ["scores", "values"]}}
 
 
-def stage(name: str, *methods: Method, rate: float = 1e-4, steps: int = STEPS, **fields: Any) -> dict[str, Any]:
+def stage(
+    name: str, *methods: Method, rate: float = 1e-4, steps: int = STEPS, epochs: float = 3, **fields: Any
+) -> dict[str, Any]:
     """One stage of a recipe."""
-    train = {"epochs": 3, "max_steps": steps, "learning_rate": rate, "warmup_ratio": 0.1}
+    train = {"epochs": epochs, "max_steps": steps, "learning_rate": rate, "warmup_ratio": 0.1}
     return {"name": name, "use": [dict(method) for method in methods], "train": train, **fields}
 
 
-def row(*stages: dict[str, Any], tasks: Sequence[str] | None = None) -> Row:
-    """A line whose student starts from the pre-trained model."""
-    recipe = {"name": "distill", "stages": list(stages), "export": []}
-    return Row(recipe, start="pretrained", tasks=None if tasks is None else tuple(tasks))
+def row(*stages: dict[str, Any], rows: int | None = None, **fields: Any) -> Row:
+    """A line whose student starts from the pre-trained model; fields are the recipe's."""
+    recipe = {"name": "distill", "stages": list(stages), "export": [], **fields}
+    return Row(recipe, start="pretrained", rows=rows)
 
 
 def one(*terms: Method) -> Row:
@@ -51,9 +55,9 @@ def one(*terms: Method) -> Row:
     return row(stage("distil", THREE, *terms))
 
 
-def family(student: Method, *more: Method, rate: float = 1e-3) -> Row:
+def family(student: Method, *more: Method, rows: int | None = None, **fields: Any) -> Row:
     """A student of another kind that learns the teacher's logits."""
-    return row(stage("distil", student, SCORES, *more, rate=rate))
+    return row(stage("distil", student, SCORES, *more, rate=1e-3, epochs=100), rows=rows, **fields)
 
 
 # by the name of the line: first targets alone beside the labels, then together
@@ -87,10 +91,13 @@ TARGETS: dict[str, Row] = {
 }
 FAMILIES: dict[str, Row] = {
     "Transformer, random start": family(SMALL),
-    "BiLSTM": family({"student/bilstm": {}}),
-    "BiLSTM, augmented by rules": family({"student/bilstm": {}}, {"distill/augment": {"how": "rules", "copies": 4}}),
+    "BiLSTM": family(BILSTM),
     "CNN": family({"student/cnn": {}}),
     "hybrid": family({"student/hybrid": {}}),
+    # what text beyond the labelled rows is worth
+    "BiLSTM, 2,000 rows": family(BILSTM, rows=FEW),
+    "BiLSTM, 2,000 rows augmented by rules": family(BILSTM, {"distill/augment": {"copies": 12}}, rows=FEW),
+    "BiLSTM, 2,000 labels, the others unlabelled": family(BILSTM, labels=FEW),
 }
 ROWS = TARGETS | FAMILIES
 

@@ -79,6 +79,15 @@ def step(task, student, teacher, batch):
     return Step(batch=batch, student=Out(student), teacher=Out(teacher), task=task, state=torch.nn.ModuleDict())
 
 
+def test_a_batch_without_anything_to_compare_costs_nothing():
+    task, batch = resolve("masked-lm"), {"labels": torch.full((2, 3), -100)}
+    logits = torch.randn(2, 3, 5, requires_grad=True)
+    found = TeacherLoss("kl", 2.0, "masked_lm")(step(task, logits, torch.randn(2, 3, 5), batch))
+    found.backward()
+    assert found.item() == 0
+    assert not logits.grad.any()
+
+
 def test_terms_and_their_weights():
     ctx = Context(task=SST2, tokenizer=None, seed=0)
     assert [(type(t), t.weight) for t in Logits(alpha=0.0).objectives(ctx)] == [(TaskLoss, 1.0)]
