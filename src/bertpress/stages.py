@@ -15,7 +15,7 @@ from bertpress import artifact, tasks
 from bertpress.data import Data as Data
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import RecipeError
-from bertpress.methods.base import Context, Need
+from bertpress.methods.base import Context
 from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.recipe import Stage
@@ -160,7 +160,7 @@ def _train(
     data = run.reading(stage)
 
     def rows_for(rows: Rows) -> Rows:
-        if not any(Need.TEACHER in method.requires for method in methods):
+        if not any(method.follows_teacher() for method in methods):
             return rows  # nobody would answer for rows without a label
         rows = rows if data.rest is None else rows.followed_by(data.rest)
         return reduce(lambda found, method: method.training_rows(found, ctx), methods, rows)

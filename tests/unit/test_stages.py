@@ -10,6 +10,8 @@ from bertpress import artifact, tasks
 from bertpress.encoder.imports import load_pretrained
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Method
+from bertpress.methods.distill.augment import Augment
+from bertpress.methods.distill.logits import Logits
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, Run, run_stage
@@ -119,6 +121,19 @@ def test_the_loss_of_the_task_can_be_left_out(run, model, task_loss, terms):
     query = "encoder.layers.0.attention.query.weight"
     moved = not torch.equal(after.get_parameter(query), before.get_parameter(query))
     assert moved == task_loss
+
+
+def test_copies_of_rows_are_read_where_a_teacher_answers_for_them_and_their_labels_are_not(run, model):
+    use = (("distill/augment", Augment(copies=3)), ("distill/logits", Logits(alpha=0.5)), ("test/look", Look()))
+    Look.seen.clear()
+    _, report = run_stage(run, Stage(name="only", methods=use, train=TRAIN), 1, model(), model())
+    ctx = Look.seen[-1]
+    assert 24 < report["train"]["examples"] <= 24 * 4
+    assert report["train"]["examples"] == len(ctx.train)
+    assert [item["labels"] >= 0 for item in ctx.train] == [i < 24 for i in range(len(ctx.train))]
+
+    _, alone = run_stage(run, Stage(name="alone", methods=use[:1], train=TRAIN), 2, model(), model())
+    assert alone["train"]["examples"] == 24
 
 
 def test_a_stage_without_any_loss_is_refused(run, model):

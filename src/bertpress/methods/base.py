@@ -164,6 +164,11 @@ class Method(BaseModel):
         return cls.passes is not Method.passes
 
     @classmethod
+    def follows_teacher(cls) -> bool:
+        """Whether it has a loss that the teacher answers for, of rows without a label too."""
+        return Need.TEACHER in cls.requires and cls.objectives is not Method.objectives
+
+    @classmethod
     def summary(cls) -> str:
         """The first line of the docstring."""
         return (cls.__doc__ or "").strip().splitlines()[0]

@@ -58,7 +58,8 @@ class TeacherLoss:
         own = comparable_rows(self.kind, step.student.logits, step.batch)
         target = comparable_rows(self.kind, step.teacher.logits, step.batch)
         if not own[0].numel():  # no word of the batch is masked, or all of it is pads
-            return step.student.logits.sum() * 0.0
+            nothing: Tensor = step.student.logits.sum() * 0.0
+            return nothing
         distance = LOSSES[self.loss]
         if self.loss in ("ce", "kl") and self.kind == "sequence":
             if step.task.is_regression:
