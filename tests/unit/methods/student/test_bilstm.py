@@ -1,4 +1,4 @@
-"""Tang et al.: the shape and its parameters by hand, pairs compared both ways, and it learns what order decides."""
+"""Tang et al.: parameters and pooled states by hand, pairs compared both ways, and it learns what order decides."""
 
 import torch
 from student_teachers import BATCH, context, teacher
@@ -7,8 +7,7 @@ from bertpress.encoder.blueprint import HeadSpec
 from bertpress.methods.student.bilstm import Bilstm
 
 
-def test_the_published_size():
-    """About 0.96 million parameters beside the word vectors: 300 units, 400 in the dense layer (section 4.2)."""
+def test_parameters_by_hand():
     model = teacher()
     built = Bilstm(units=300, dense=400, embedding_size=32).attach(model, context())
     units, width = 300, 600
