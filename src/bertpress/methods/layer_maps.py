@@ -10,10 +10,10 @@ from typing import Literal
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Model
 
-LayerMap = Literal["uniform", "final", "skip", "last"] | tuple[int, ...]
+LayerMap = Literal["uniform", "final", "middle", "skip", "last"] | tuple[int, ...]
 MAP = (
-    "Which layers meet: uniform, final (the last ones alone), skip or last (PKD's), or the teacher's layers for the "
-    "student's layers 1, 2, ..."
+    "Which layers meet: uniform, final (the last ones alone), middle (the student's last, the teacher's middle), "
+    "skip or last (PKD's), or the teacher's layers for the student's layers 1, 2, ..."
 )
 
 
@@ -45,6 +45,8 @@ def mapped(layer_map: LayerMap, student: int, teacher: int) -> list[tuple[int, i
     """
     if layer_map == "final":
         return [(student, teacher)]
+    if layer_map == "middle":
+        return [(student, (teacher + 1) // 2)]
     if isinstance(layer_map, tuple):
         chosen = list(layer_map)
         if not 1 <= len(chosen) <= student:

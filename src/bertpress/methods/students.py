@@ -14,8 +14,25 @@ from bertpress.encoder.model import build_model
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Trait
 from bertpress.methods.low_rank import truncated_svd
+from bertpress.methods.selection import rounded
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
+Size = Annotated[int, Field(ge=1, le=65_536)] | Annotated[float, Field(gt=0, le=1)]
+
+
+def count_of(size: Size | None, whole: int, *, multiple: int = 1) -> int:
+    """A number stays one, a share of ``whole`` is rounded to the multiple, None is all.
+
+    Raises:
+        ValueError: if the number is larger than ``whole``.
+    """
+    if size is None:
+        return whole
+    if isinstance(size, float):
+        return rounded(size * whole, multiple, whole)
+    if size > whole:
+        raise ValueError(f"{size} must be at most the teacher's {whole}")
+    return size
 
 
 def fresh(shape: Blueprint, model: Model, seed: int) -> Model:
@@ -46,7 +63,9 @@ class Student(Method):
 
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.SHALLOW, Trait.NARROW})
 
-    embedding_size: Width | None = Field(None, description="Width of the word vectors; null: as the teacher's.")
+    embedding_size: Size | None = Field(
+        None, description="Width of the word vectors: a number, a share of the teacher's, or null for all."
+    )
     start: Literal["teacher", "random"] = Field(
         "teacher", description="Where the word vectors come from; the teacher's are made narrower by a truncated SVD."
     )
@@ -81,8 +100,8 @@ class Student(Method):
         Raises:
             RecipeError: the shape is impossible, or segments cannot be told apart.
         """
-        teacher = model.blueprint
-        size = teacher.embeddings.size if self.embedding_size is None else self.embedding_size
+        teacher, given = model.blueprint, self.embedding_size
+        size = given if isinstance(given, int) else count_of(given, teacher.embeddings.size)
         try:
             if self.start == "teacher" and size > teacher.embeddings.size:
                 raise ValueError(f"embedding_size={size} must be at most the teacher's {teacher.embeddings.size}")

@@ -27,6 +27,8 @@ def test_the_sets_of_pkd():
 
 def test_the_last_layers_alone_and_a_list():
     assert mapped("final", 6, 12) == [(6, 12)]
+    assert mapped("middle", 1, 12) == [(1, 6)]
+    assert mapped("middle", 4, 5) == [(4, 3)]
     assert mapped((5, 1), 3, 6) == [(1, 5), (2, 1)]
 
 

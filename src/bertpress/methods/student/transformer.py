@@ -7,7 +7,7 @@ and of "Well-read students" (Turc et al. 2019, arXiv:1908.08962); widths are cut
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,26 +18,9 @@ from bertpress.encoder.depth import Strategy, kept_layers
 from bertpress.encoder.surgery import hidden_axes, keep_heads, keep_hidden, keep_layers, keep_neurons
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.methods.selection import keep_best, rounded
-from bertpress.methods.students import fresh
+from bertpress.methods.selection import keep_best
+from bertpress.methods.students import Size, count_of, fresh
 from bertpress.training.importance import head_gates, neuron_gates, task_importance
-
-Size = Annotated[int, Field(ge=1, le=65_536)] | Annotated[float, Field(gt=0, le=1)]
-
-
-def count_of(size: Size | None, whole: int, *, multiple: int = 1) -> int:
-    """A number stays one, a share of ``whole`` is rounded to the multiple, None is all.
-
-    Raises:
-        ValueError: if the number is larger than ``whole``.
-    """
-    if size is None:
-        return whole
-    if isinstance(size, float):
-        return rounded(size * whole, multiple, whole)
-    if size > whole:
-        raise ValueError(f"{size} must be at most the teacher's {whole}")
-    return size
 
 
 def hidden_magnitude(model: Model) -> Tensor:
