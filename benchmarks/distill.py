@@ -21,6 +21,7 @@ from typing import Any
 from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of, timed
 
 from bertpress.measure.environment import usable_cores
+from bertpress.study.claims import ATTENTION, COMBINING, GENERAL_FIRST, Claim, check
 
 TASKS = ("sst2", "mrpc", "squad")
 STEPS = 844  # of 32 examples
@@ -100,6 +101,35 @@ FAMILIES: dict[str, Row] = {
     "BiLSTM, 2,000 labels, the others unlabelled": family(BILSTM, labels=FEW),
 }
 ROWS = TARGETS | FAMILIES
+# what should be better, and the rows of which the best is compared with it
+CLAIMS: tuple[tuple[Claim, str, tuple[str, ...]], ...] = (
+    (ATTENTION, "logits, hidden states, attention", ("logits and hidden states",)),
+    (COMBINING, "logits, hidden states, attention", ("logits, MSE", "hidden states", "attention scores")),
+    (GENERAL_FIRST, "unlabelled text first", ("logits, hidden states, attention",)),
+)
+
+
+def verdicts(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the runs say of each claim; a pair is a task and a seed on which all of its rows were run."""
+    scores = {(entry["name"], entry["task"], entry["seed"]): entry["metric"]["value"] for entry in entries}
+    found = []
+    for claim, better, worse in CLAIMS:
+        runs = sorted({(task, seed) for _, task, seed in scores})
+        paired = [run for run in runs if all((name, *run) in scores for name in (better, *worse))]
+        ours = [scores[(better, *run)] for run in paired]
+        theirs = [max(scores[(name, *run)] for name in worse) for run in paired]
+        found.append(check(claim, ours, theirs).model_dump(mode="json"))
+    return found
+
+
+def claims_table(checked: Sequence[Mapping[str, Any]]) -> str:
+    """One line a claim."""
+    lines = []
+    for each in checked:
+        value = "" if each["value"] is None else f"{each['value']:+.2f}"
+        interval = "" if each["low"] is None else f" [{each['low']:+.2f}, {each['high']:+.2f}]"
+        lines.append([each["claim"]["text"], str(each["pairs"]), value + interval, each["verdict"]])
+    return markdown(["claim", "pairs of runs", "difference [95 %]", "verdict"], lines)
 
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -126,8 +156,10 @@ def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
         known = place_of(options, entry["name"], entry["task"], entry["seed"]) / "timing.json"
         timing = {"timing": json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else {}
         whole.append({**entry, **timing})
-    save(options, {"entries": whole})
-    options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
+    checked = verdicts(whole)
+    save(options, {"entries": whole, "claims": checked})
+    text = f"{table(whole)}\n{claims_table(checked)}"
+    options.results.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def main() -> int:

@@ -71,6 +71,27 @@ HARMONY = Claim(
     worse="reducing one of them",
 )
 
+ATTENTION = Claim(
+    text="Adding attention, values included, beats logits and hidden states alone.",
+    cite="Ganesh et al., 2021",
+    better="logits, hidden states, attention scores and values",
+    worse="logits and hidden states",
+)
+
+COMBINING = Claim(
+    text="Combining targets of distillation beats each of them.",
+    cite="Ganesh et al., 2021",
+    better="several targets together",
+    worse="the best of them alone",
+)
+
+GENERAL_FIRST = Claim(
+    text="Distillation on text before that on the task beats distillation on the task alone.",
+    cite="Ganesh et al., 2021",
+    better="a stage on unlabelled text, then the task",
+    worse="the task alone",
+)
+
 
 def check(claim: Claim, better: Sequence[float], worse: Sequence[float], *, seed: int = 0) -> Verdict:
     """Weigh a claim.

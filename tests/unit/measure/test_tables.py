@@ -53,3 +53,19 @@ def test_rows_of_earlier_commands_stay_and_newer_runs_replace_theirs(load, tmp_p
     (place / "entry.json").write_text(json.dumps(entry("a", metric=2.0)))
     found = {each["name"]: each["metric"]["value"] for each in load("comparison").entries_of(options)}
     assert found == {"old": 90.0, "a": 2.0}
+
+
+def test_claims_are_weighed_on_runs_that_have_all_rows_and_against_the_best_of_them(load):
+    module = load("distill")
+    scores = {
+        "logits, hidden states, attention": 90.0,
+        "logits, MSE": 85.0,
+        "hidden states": 88.0,
+        "attention scores": 80.0,
+    }
+    runs = [(task, seed) for task in ("sst2", "mrpc") for seed in range(3)]
+    entries = [entry(name, *run, value) for run in runs for name, value in scores.items()]
+    attention, combining, general = module.verdicts([*entries, entry("unlabelled text first", metric=91.0)])
+    assert (attention["pairs"], attention["verdict"]) == (0, "not enough runs")
+    assert (combining["pairs"], combining["value"], combining["verdict"]) == (6, 2.0, "holds")
+    assert (general["pairs"], general["value"], general["verdict"]) == (1, 1.0, "not enough runs")
