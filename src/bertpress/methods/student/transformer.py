@@ -7,7 +7,7 @@ and of "Well-read students" (Turc et al. 2019, arXiv:1908.08962); widths are cut
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,29 +15,12 @@ from torch import Tensor
 
 from bertpress.encoder.blueprint import AttentionSpec, LayerSpec
 from bertpress.encoder.depth import Strategy, kept_layers
-from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import hidden_axes, keep_heads, keep_hidden, keep_layers, keep_neurons
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.methods.selection import keep_best, rounded
+from bertpress.methods.selection import Size, count_of, keep_best
+from bertpress.methods.students import fresh
 from bertpress.training.importance import head_gates, neuron_gates, task_importance
-
-Size = Annotated[int, Field(ge=1, le=65_536)] | Annotated[float, Field(gt=0, le=1)]
-
-
-def count_of(size: Size | None, whole: int, *, multiple: int = 1) -> int:
-    """A number stays one, a share of ``whole`` is rounded to the multiple, None is all.
-
-    Raises:
-        ValueError: if the number is larger than ``whole``.
-    """
-    if size is None:
-        return whole
-    if isinstance(size, float):
-        return rounded(size * whole, multiple, whole)
-    if size > whole:
-        raise ValueError(f"{size} must be at most the teacher's {whole}")
-    return size
 
 
 def hidden_magnitude(model: Model) -> Tensor:
@@ -133,10 +116,7 @@ class Transformer(Method):
         if embeddings.project == "none":
             embeddings = embeddings.model_copy(update={"size": hidden})
         shape = blueprint.replace(hidden_size=hidden, embeddings=embeddings, layers=(layer,) * len(kept))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(ctx.seed)
-            keys = ("id2label", "label2id", "problem_type")
-            return build_model(shape, **{key: getattr(model.config, key) for key in keys})
+        return fresh(shape, model, ctx.seed)
 
     @classmethod
     def noop(cls) -> Transformer:
