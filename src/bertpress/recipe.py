@@ -179,6 +179,10 @@ class Recipe(BaseModel):
     def _check_data(self, stage: Stage) -> None:
         """Refuse methods that cannot learn from what the stage trains on."""
         unlabelled, place = stage.data == "unlabelled", f"{self.name} stage {stage.name}"
+        alone = [name for name, method in stage.methods if method.unsupervised]
+        told = [name for name, method in stage.methods if method.supervises]
+        if alone and told:
+            raise RecipeError(f"{place}: {alone[0]} learns apart from {told[0]}; give each a stage of its own")
         for name, method in stage.methods:
             if Need.UNLABELLED in method.requires and not unlabelled:
                 raise RecipeError(f"{place}, {name}: needs a stage with data: unlabelled")

@@ -168,7 +168,8 @@ def _train(
     encoded = encoded_splits(data, settings, ctx.tokenizer, seed=ctx.seed, say=run.say, rows_for=rows_for)
     ctx.train = encoded.train
     objectives: list[Objective] = [term for method in methods for term in method.objectives(ctx)]
-    if stage.task_loss and stage.data == "task" and not any(method.supervises for method in methods):
+    told = any(method.supervises or method.unsupervised for method in methods)
+    if stage.task_loss and stage.data == "task" and not told:
         objectives.insert(0, TaskLoss())
     if not objectives:
         raise RecipeError(f"stage {stage.name}: has no loss; give it a method that brings one, or task_loss=true")

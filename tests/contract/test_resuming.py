@@ -56,6 +56,8 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {**NARROW, "distill/projection": {"weight": 1e-3}},
         {**NARROW, "distill/probes": {"examples": 8}},
         {"distill/mlm": {}},
+        {"student/mobilebert": {"examples": 8}, "distill/progressive": {"lower_rate": 0.1}},
+        {**NARROW, "distill/wide_narrow": {}},
     ],
     ids=lambda use: " ".join(use),
 )

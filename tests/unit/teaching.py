@@ -86,10 +86,11 @@ def run_on(kind, method, folder, student=None, teacher=None, **changes):
     student = method.attach(student, ctx)
     ctx.train = data
     terms = method.objectives(ctx)
+    alone = method.supervises or method.unsupervised
     settings = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32", log_points=1)
     result = train(
         student, task=task, data=data, tokenizer=tokenizer, settings=settings, folder=folder, teacher=Teacher(teacher),
-        objectives=terms if method.supervises else [TaskLoss(), *terms], callbacks=method.callbacks(ctx),
+        objectives=terms if alone else [TaskLoss(), *terms], callbacks=method.callbacks(ctx),
         state=ctx.state, progress="none",
     )  # fmt: skip
     return result.log, ctx

@@ -124,6 +124,7 @@ class Method(BaseModel):
     provides: ClassVar[frozenset[Trait]] = frozenset()
     conflicts: ClassVar[frozenset[Trait]] = frozenset()
     supervises: ClassVar[bool] = False  # True: its objectives contain the task loss, so the runner adds none
+    unsupervised: ClassVar[bool] = False  # True: knows of no task, and stands no loss of one beside its own
 
     def guessers(self) -> frozenset[Guesser]:
         """Whose guesses of masked words its terms read, where the stage trains on unlabelled text."""

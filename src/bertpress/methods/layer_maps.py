@@ -5,6 +5,7 @@ Layers are counted from 1, as the papers do; 0 is the output of the embeddings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from bertpress.errors import RecipeError
@@ -71,3 +72,22 @@ def layer_pairs(method: str, layer_map: LayerMap, model: Model, ctx: Context) ->
         return mapped(layer_map, *(len(each.blueprint.layers) for each in (model, ctx.teacher)))
     except ValueError as fault:
         raise RecipeError(f"{method}: {fault}") from None
+
+
+def attention_places(
+    method: str, pairs: Sequence[tuple[int, int]], model: Model, teacher: Model
+) -> list[tuple[int, int]]:
+    """Where the heads of layers that meet lie on the two tapes; layers without heads leave nothing there.
+
+    Raises:
+        RecipeError: a layer has other heads than the one that it meets; names the method.
+    """
+    heads = [[len(layer.attention.heads) for layer in each.blueprint.layers] for each in (model, teacher)]
+    for mine, theirs in pairs:
+        if not heads[0][mine - 1] == heads[1][theirs - 1] > 0:
+            raise RecipeError(
+                f"{method}: layer {mine} of the student has {heads[0][mine - 1]} heads, layer {theirs} of the "
+                f"teacher {heads[1][theirs - 1]}; give both as many, or choose other layers by layer_map"
+            )
+    tape = [[i for i, count in enumerate(counts, start=1) if count] for counts in heads]
+    return [(tape[0].index(mine), tape[1].index(theirs)) for mine, theirs in pairs]

@@ -1,15 +1,17 @@
-"""Which of many scored units stay: pure functions that every structured pruning method uses."""
+"""How many units stay, and which of many that have scores: pure functions of pruning methods and of students."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 Key = TypeVar("Key", int, tuple[int, int])
 Scope = Literal["layer", "model"]
+Size = Annotated[int, Field(ge=1, le=65_536)] | Annotated[float, Field(gt=0, le=1)]
 
 
 def normalized(scores: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
@@ -62,6 +64,21 @@ def shares(units: int, keep: float, step: float) -> list[float]:
 def rounded(count: float, multiple: int, limit: int) -> int:
     """``count`` to the nearest multiple, at least one multiple (or 1) and at most ``limit``."""
     return min(limit, max(1, round(count / multiple)) * multiple)
+
+
+def count_of(size: Size | None, whole: int, *, multiple: int = 1) -> int:
+    """A number stays one, a share of ``whole`` is rounded to the multiple, None is all.
+
+    Raises:
+        ValueError: if the number is larger than ``whole``.
+    """
+    if size is None:
+        return whole
+    if isinstance(size, float):
+        return rounded(size * whole, multiple, whole)
+    if size > whole:
+        raise ValueError(f"{size} must be at most the teacher's {whole}")
+    return size
 
 
 def to_multiples(counts: Sequence[int], multiple: int, limits: Sequence[int]) -> list[int]:

@@ -14,25 +14,9 @@ from bertpress.encoder.model import build_model
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Trait
 from bertpress.methods.low_rank import truncated_svd
-from bertpress.methods.selection import rounded
+from bertpress.methods.selection import Size, count_of
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
-Size = Annotated[int, Field(ge=1, le=65_536)] | Annotated[float, Field(gt=0, le=1)]
-
-
-def count_of(size: Size | None, whole: int, *, multiple: int = 1) -> int:
-    """A number stays one, a share of ``whole`` is rounded to the multiple, None is all.
-
-    Raises:
-        ValueError: if the number is larger than ``whole``.
-    """
-    if size is None:
-        return whole
-    if isinstance(size, float):
-        return rounded(size * whole, multiple, whole)
-    if size > whole:
-        raise ValueError(f"{size} must be at most the teacher's {whole}")
-    return size
 
 
 def fresh(shape: Blueprint, model: Model, seed: int) -> Model:

@@ -17,7 +17,7 @@ from bertpress.encoder.blueprint import AttentionSpec
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
 from bertpress.methods.distances import Distance, attention_map_kl, attention_score_mse, head_state_mse
-from bertpress.methods.layer_maps import MAP, LayerMap, layer_pairs
+from bertpress.methods.layer_maps import MAP, LayerMap, attention_places, layer_pairs
 from bertpress.methods.matching import Pairs, matched, pairs_in
 from bertpress.training.objectives import Objective
 
@@ -62,20 +62,13 @@ class Attention(Method):
         """
         assert ctx.teacher is not None
         pairs = layer_pairs("distill/attention", self.layer_map, model, ctx)
+        ctx.state["attention"] = Pairs(attention_places("distill/attention", pairs, model, ctx.teacher))
         layers = [[layer.attention for layer in each.blueprint.layers] for each in (model, ctx.teacher)]
         for mine, theirs in pairs:
             self._check(mine, layers[0][mine - 1], theirs, layers[1][theirs - 1])
-        # layers without heads leave nothing on the tape
-        tape = [[i for i, spec in enumerate(specs, start=1) if spec.heads] for specs in layers]
-        ctx.state["attention"] = Pairs([(tape[0].index(mine), tape[1].index(theirs)) for mine, theirs in pairs])
         return model
 
     def _check(self, mine: int, own: AttentionSpec, theirs: int, other: AttentionSpec) -> None:
-        if not len(own.heads) == len(other.heads) > 0:
-            raise RecipeError(
-                f"distill/attention: layer {mine} of the student has {len(own.heads)} heads, layer {theirs} of the "
-                f"teacher {len(other.heads)}; give both as many, or choose other layers by layer_map"
-            )
         for target in self.targets:
             widths = width(target, own), width(target, other)
             if widths[0] != widths[1]:

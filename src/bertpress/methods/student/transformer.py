@@ -18,8 +18,8 @@ from bertpress.encoder.depth import Strategy, kept_layers
 from bertpress.encoder.surgery import hidden_axes, keep_heads, keep_hidden, keep_layers, keep_neurons
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
-from bertpress.methods.selection import keep_best
-from bertpress.methods.students import Size, count_of, fresh
+from bertpress.methods.selection import Size, count_of, keep_best
+from bertpress.methods.students import fresh
 from bertpress.training.importance import head_gates, neuron_gates, task_importance
 
 
@@ -62,7 +62,7 @@ class Transformer(Method):
         shape = student.blueprint
         ctx.say(
             f"student/transformer: {len(shape.layers)} of {depth} layers, hidden {shape.hidden_size}, "
-            f"heads {len(shape.layers[0].attention.heads)}, ffn {sum(shape.layers[0].ffn)}"
+            f"heads {len(shape.layers[0].attention.heads)}, ffn {shape.layers[0].ffn[0]}"
         )
         return student
 
@@ -99,8 +99,8 @@ class Transformer(Method):
 
     def _random(self, model: Model, kept: list[int], ctx: Context) -> Model:
         blueprint = model.blueprint
-        if blueprint.relative is not None or any(layer.bottleneck or layer.mixer for layer in blueprint.layers):
-            raise ValueError("start=random needs a teacher without relative positions, bottlenecks, and other mixers")
+        if blueprint.relative is not None or any(layer.bottleneck for layer in blueprint.layers):
+            raise ValueError("start=random needs a teacher without relative positions and bottlenecks")
         hidden = count_of(self.hidden_size, blueprint.hidden_size, multiple=self.multiple_of)
         first = blueprint.layers[0]
         heads = count_of(self.heads, len(first.attention.heads))
