@@ -116,6 +116,7 @@ def test_a_wrong_teacher_is_refused_before_anything_is_made(tiny_model, tiny_dat
         ({"train": None, "use": ["prune/layers"]}, "general: data=unlabelled needs a train section, with select: l"),
         ({"train": {"select": "best"}}, "general: data=unlabelled needs a train section, with select: last"),
         ({"use": ["student/transformer"]}, "general: data=unlabelled has nothing to learn; use distill/mlm or "),
+        ({"use": ["distill/progressive", "distill/mlm"]}, "general: distill/progressive learns apart from distill/mlm"),
         ({"use": ["prune/dynabert"]}, "general, prune/dynabert: learns the task, which data=unlabelled does not tell"),
         (
             {"use": ["distill/logits"], "data": "task", "teacher": "pretrained"},

@@ -1,9 +1,8 @@
 """Learn the teacher's layers one after the other, from the bottom up.
 
-Source: MobileBERT, Sun et al. 2020, arXiv:2004.02984, sections 3.4 (feature map transfer: mean squared error of the
-hidden states; attention transfer: KL divergence of the maps, mean over heads and tokens) and 3.5 (progressive
-knowledge transfer: layer l learns while the layers below it are frozen, or have a low learning rate, and those above it
-wait).
+Source: MobileBERT, Sun et al. 2020, arXiv:2004.02984, section 3: feature map transfer (mean squared error of the hidden
+states), attention transfer (KL divergence of the maps, mean over heads and tokens), and progressive knowledge transfer:
+layer l learns while the layers below it are frozen, or have a low learning rate, and those above it wait.
 Departs from it: the layers share one stage in equal times, in place of so many steps each.  Embeddings, which the paper
 copies from a teacher that has the same, have a time of their own before the first layer.  A shallower student learns
 from evenly spaced layers of the teacher, the last included.  Pads count neither as tokens nor as queries or keys.

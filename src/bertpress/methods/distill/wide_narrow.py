@@ -1,6 +1,6 @@
 """Imitate a wider teacher layer by layer, through linear maps that are merged into the student afterwards.
 
-Source: "Go wide, then narrow", Zhou et al. 2020, arXiv:2007.00811, section 2 and figure 1: between adjacent layers of
+Source: "Go wide, then narrow", Zhou et al. 2020, arXiv:2007.00811, figure 1: between adjacent layers of
 the thin network stands a pair of linear maps, up to the width of the wide one and down again; what lies between the two
 imitates the wide network's layer, from bottom to top; then adjacent linear maps are merged and the thin network is
 fine-tuned.

@@ -1,8 +1,8 @@
 """A thin and deep student: bottlenecks around its layers, so that between them it is as wide as the teacher.
 
-Source: MobileBERT, Sun et al. 2020, arXiv:2004.02984, sections 3.1 (bottlenecks), 3.2 (balance of attention and
-stacked feed-forward networks), 3.3 (NoNorm, ReLU; three neighbouring token vectors in one).  The published model has 24
-layers of 512 dimensions, 128 inside, 4 heads, 4 networks of 512 neurons, token vectors of 128.
+Source: MobileBERT, Sun et al. 2020, arXiv:2004.02984, section 3: bottlenecks, stacked feed-forward networks, NoNorm and
+ReLU, three neighbouring token vectors in one.  The published model has 24 layers of 512 dimensions, 128 inside, 4
+heads, 4 networks of 512 neurons, token vectors of 128.
 Departs from it: the paper trains a teacher for it, with inverted bottlenecks and the same embeddings; here it is any
 model, whose hidden size the student takes.  Position and segment tables, pooler and classifier are copied where their
 shapes agree; the token table and its projection begin as the best approximation of the teacher's token vectors, and a

@@ -48,7 +48,7 @@ def test_the_reference_is_the_published_model():
         theirs = MobileBertForSequenceClassification(MobileBertConfig())
     assert shape.total_parameters == sum(weight.numel() for weight in theirs.parameters()) == 24_845_570
     assert shape == MobileBert().shape(wide)  # the defaults are its shares
-    # the paper's table says 25.3 M, and not of which heads: with the two of pre-training it would be 25.14 M
+    # published are 25.3 M; with the two heads of pre-training these would be 25.14 M
     assert shape.total_parameters == pytest.approx(25.3e6, rel=0.02)
 
 
