@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bertpress.errors import RecipeError
+from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Guesser, Method, Need, Trait
 from bertpress.methods.fields import explain, suggest
 from bertpress.methods.registry import find
@@ -205,7 +205,11 @@ class Recipe(BaseModel):
         """Refuse other tasks that the stage cannot learn."""
         place = f"{self.name} stage {stage.name}, tasks"
         for task in stage.tasks:
-            if resolve(task).label_column is None:
+            try:
+                known = resolve(task)
+            except DataError as fault:
+                raise RecipeError(f"{place}: {fault}") from None
+            if known.label_column is None:
                 raise RecipeError(f"{place}.{task}: has no labels, so that no teacher answers it")
         if not stage.tasks:
             return

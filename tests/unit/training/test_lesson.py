@@ -107,3 +107,14 @@ def test_a_head_is_put_back_after_a_fault():
         fails_under(model, head, blueprint.head.model_copy(update={"labels": 1}))
     assert (model.head, model.blueprint) == (own, blueprint)
     assert list(model.state_dict()) == names
+
+
+def test_an_answer_has_the_form_of_the_head_that_gave_it():
+    task, data, _, tokenizer = make_data("question-answering", count=8)
+    model = make_model(task, tokenizer)
+    lesson, _ = lesson_of("text-regression", model)
+    batch = collate_for(tokenizer)([data[row] for row in range(4)])
+    with lesson.passes[0].configure(model):
+        found = model(**model_inputs(batch))
+    assert (found.logits.shape, found.start_logits) == ((4, 1), None)
+    assert model(**model_inputs(batch)).start_logits is not None
