@@ -13,6 +13,7 @@ from bertpress.artifact import Artifact
 from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
+from bertpress.data import Data
 from bertpress.encoder.imports import Loaded
 from bertpress.engines import load_engine
 from bertpress.errors import ModelError
@@ -23,7 +24,6 @@ from bertpress.measure.profile import breakdown
 from bertpress.measure.size import size
 from bertpress.measure.texts import Text
 from bertpress.runfolder import RunFolder
-from bertpress.stages import Data
 from bertpress.tasks import Rows, Task
 from bertpress.training import collate_for
 from bertpress.training.progress import Meter

@@ -10,10 +10,12 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bertpress.errors import RecipeError
+from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Guesser, Method, Need, Trait
 from bertpress.methods.fields import explain, suggest
 from bertpress.methods.registry import find
+from bertpress.overrides import override, scalar
+from bertpress.tasks import resolve
 from bertpress.training.settings import TrainSettings
 
 Engine = Literal["openvino", "onnx"]
@@ -50,6 +52,10 @@ class Stage(BaseModel):
     )
     data: Literal["task", "unlabelled"] = Field(
         "task", description="What the stage trains on: the task's rows, or text without labels."
+    )
+    tasks: dict[str, str] = Field(
+        default_factory=dict,
+        description="Other tasks that are learnt in turns with the run's own, each with the folder of its teacher.",
     )
 
     @property
@@ -117,13 +123,13 @@ class Recipe(BaseModel):
             if profile not in profiles:
                 raise RecipeError(f'{place}: unknown profile "{profile}"; {suggest(profile, sorted(profiles))}')
             for path, value in (profiles[profile] or {}).items():
-                _override(raw, path, value, f"{place} profile {profile}")
+                override(raw, path, value, f"{place} profile {profile}")
             raw["profile"] = profile
         for item in overrides:
             path, equals, value = item.partition("=")
             if not equals:
                 raise RecipeError(f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"')
-            _override(raw, path.strip(), _scalar(value), f"--set {item}")
+            override(raw, path.strip(), scalar(value), f"--set {item}")
         stages = raw.get("stages")
         if not isinstance(stages, list) or not stages:
             raise RecipeError(f"{place}: stages must be a list of at least one stage")
@@ -167,6 +173,7 @@ class Recipe(BaseModel):
                     f"{self.name} stage {stage.name}: {' and '.join(passing)} cannot share a training step"
                 )
             self._check_data(stage)
+            self._check_tasks(stage)
             for name, method in stage.methods:
                 place = f"{self.name} stage {stage.name}, {name}"
                 if Need.TRAINING in method.requires and stage.train is None:
@@ -198,6 +205,26 @@ class Recipe(BaseModel):
         if not any(type(method).objectives is not Method.objectives for _, method in stage.methods):
             raise RecipeError(f"{place}: data=unlabelled has nothing to learn; use distill/mlm or follow a teacher")
 
+    def _check_tasks(self, stage: Stage) -> None:
+        """Refuse other tasks that the stage cannot learn."""
+        place = f"{self.name} stage {stage.name}, tasks"
+        for task in stage.tasks:
+            try:
+                known = resolve(task)
+            except DataError as fault:
+                raise RecipeError(f"{place}: {fault}") from None
+            if known.label_column is None:
+                raise RecipeError(f"{place}.{task}: has no labels, so that no teacher answers it")
+        if not stage.tasks:
+            return
+        if stage.train is None or stage.data == "unlabelled":
+            raise RecipeError(f"{place}: need a train section, and data: task")
+        if not any(method.supervises and Need.TEACHER in method.requires for _, method in stage.methods):
+            raise RecipeError(f"{place}: need a method that learns their teachers' answers, such as distill/logits")
+        for name, method in stage.methods:
+            if method.brings_passes():
+                raise RecipeError(f"{place}: {name} trains its own passes, which other tasks cannot share")
+
 
 def shipped() -> list[str]:
     """Names of the recipes that come with bertpress."""
@@ -221,58 +248,6 @@ def _read(source: str | Path) -> tuple[str, str]:
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise RecipeError(f"{name}: there is no such recipe file")
     raise RecipeError(f'unknown recipe "{name}"; {suggest(name, shipped())}')
-
-
-def _scalar(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set: {text!r} is not a YAML value") from None
-
-
-def _override(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
-    """Set the value at a dotted path; every step but the last must exist."""
-    node: Any = raw
-    *parents, last = path.split(".")
-    for step in parents:
-        node = _descend(node, step, place)
-    if isinstance(node, list):
-        raise RecipeError(f'{place}: "{path}" ends in a list; name a field of one of its items')
-    if not isinstance(node, dict):
-        raise RecipeError(f'{place}: "{path}" leads through a value that has no fields')
-    node[last] = value
-
-
-_SECTIONS = ("train", "fine_tune")  # may be overridden although the file does not write them out
-
-
-def _descend(node: Any, step: str, place: str) -> Any:
-    if isinstance(node, dict):
-        if step in _SECTIONS:
-            node.setdefault(step, {})
-        if step in node:
-            if node[step] is None:
-                node[step] = {}
-            return node[step]
-        raise RecipeError(f'{place}: there is no "{step}"; {suggest(step, [str(key) for key in node])}')
-    if isinstance(node, list):
-        return _item(node, step, place)
-    raise RecipeError(f'{place}: "{step}" leads through a value that has no fields')
-
-
-def _item(node: list[Any], step: str, place: str) -> Any:
-    """An item of a list of stages or of methods, by number or by name."""
-    for i, item in enumerate(node):
-        if isinstance(item, str):  # a method without parameters
-            item = node[i] = {item: {}}
-        stage = isinstance(item, dict) and ("use" in item or "train" in item)
-        name = item.get("name") if stage else next(iter(item), None) if isinstance(item, dict) else None
-        if step in (str(i), name):
-            if stage or not isinstance(item, dict) or len(item) != 1:
-                return item
-            item[name] = item[name] or {}
-            return item[name]
-    raise RecipeError(f'{place}: there is no item "{step}"; there are {len(node)}, numbered from 0')
 
 
 def _stage(raw: Any, place: str, index: int) -> Stage:

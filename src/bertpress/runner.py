@@ -15,6 +15,7 @@ from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError
 from bertpress.measure.environment import environment, int8_is_fast
 from bertpress.methods.base import Need, Trait
+from bertpress.others import load_others
 from bertpress.outcome import ENGINES, measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
@@ -153,6 +154,7 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
     texts = load_unlabelled(request, data)
     source = trained_model(request.model, data.task)
     tokenizer = tokenizer_of(source)
+    others = load_others(request, data.task, tokenizer)
 
     folder = RunFolder.open(request.out, request.identity(), resume=request.resume)
     folder.write("recipe.yaml", recipe.to_yaml())
@@ -160,7 +162,7 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
 
     baseline = make_teacher(request, folder, data, source, tokenizer, say)
     teacher = baseline.model
-    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm)
+    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others)
     model = source.model if request.teacher is not None else teacher
     reports = []
     for number, stage in enumerate(recipe.stages, start=1):

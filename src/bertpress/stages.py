@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
 from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
+from bertpress.others import Asked, Other, lessons
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.supervision import clone as clone
@@ -44,6 +45,7 @@ class Run:
         metric: the user's own.
         unlabelled: text without labels; None: that of the train split.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
+        others: rows and teachers of what stages learn beside the task.
     """
 
     folder: RunFolder
@@ -55,6 +57,7 @@ class Run:
     metric: tasks.UserMetric | None = None
     unlabelled: Rows | None = None
     masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
+    others: Mapping[Asked, Other] = field(default_factory=dict)
 
     def reading(self, stage: Stage) -> Data:
         """What a stage trains on."""
@@ -195,6 +198,7 @@ def _train(
         state=ctx.state,
         metric=run.metric,
         answer=answer,
+        others=lessons(stage, run.others, model, ctx, shared=objectives, cache=run.folder / "cache"),
     )
 
 

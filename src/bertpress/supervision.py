@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
-from bertpress.encoder.imports import load_pretrained
+from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import RecipeError
+from bertpress.outcome import tokenizer_of
 from bertpress.recipe import Stage
 from bertpress.tasks import Task, resolve
 
@@ -51,6 +53,19 @@ def teacher_of(
         place = f"stage {stage.name}, teacher {stage.teacher}"
         raise RecipeError(f"{place}: has no trained head for the task {task.name}")
     return loaded.model
+
+
+def check_teacher(loaded: Loaded, task: Task, tokenizer: Any, place: str, model: str | Path) -> None:
+    """Refuse a model that cannot teach the task to a student of ``model``.
+
+    Raises:
+        ModelError: it has no tokenizer.
+        RecipeError: it has no trained head for the task, or another vocabulary.
+    """
+    if not loaded.fine_tuned:
+        raise RecipeError(f"{place}: has no trained head for the task {task.name}")
+    if tokenizer_of(loaded).get_vocab() != tokenizer.get_vocab():
+        raise RecipeError(f"{place}: its vocabulary differs from the one of {model}")
 
 
 def guessing_teacher(stage: Stage, masked_lm: MaskedLM) -> BertpressPreTrainedModel:

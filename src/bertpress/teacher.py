@@ -10,10 +10,10 @@ from bertpress import artifact
 from bertpress.artifact import Artifact
 from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.errors import ModelError, RecipeError
-from bertpress.outcome import tokenizer_of
+from bertpress.errors import ModelError
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, encoded_splits, fit
+from bertpress.supervision import check_teacher
 from bertpress.tasks import Task
 
 if TYPE_CHECKING:
@@ -54,11 +54,7 @@ def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded
         return artifact.load(place)
     if request.teacher is not None:
         loaded = trained_model(request.teacher, data.task)
-        if not loaded.fine_tuned:
-            raise RecipeError(f"--teacher {request.teacher}: has no trained head for the task {data.task.name}")
-        teacher_tokenizer = tokenizer_of(loaded)
-        if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise RecipeError(f"--teacher {request.teacher}: its vocabulary differs from the one of {request.model}")
+        check_teacher(loaded, data.task, tokenizer, f"--teacher {request.teacher}", request.model)
         model: BertpressPreTrainedModel = loaded.model
     else:
         model = source.model

@@ -5,8 +5,11 @@ from typing import ClassVar
 import pytest
 from transformers import TrainerCallback
 
+from bertpress import tasks
+from bertpress.encoder.model import build_model
 from bertpress.methods.base import Method, Need
 from bertpress.methods.registry import find
+from bertpress.others import Asked, Other
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
@@ -64,11 +67,26 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
 def test_killed_and_gone_on_it_ends_with_the_same_bits(use, bench, tmp_path, monkeypatch):
     methods = [(name, find(name)(**options)) for name, options in use.items()]
     data = "unlabelled" if any(Need.UNLABELLED in method.requires for _, method in methods) else "task"
-    stage = Stage(name="only", methods=(*methods, ("test/dying", Dying())), train=TRAIN, data=data)
+    ends_with_the_same_bits(bench, tmp_path, monkeypatch, methods, data=data)
+
+
+def test_several_tasks_end_with_the_same_bits(bench, tiny_rows, tmp_path, monkeypatch):
+    rows = tasks.from_records(tiny_rows("text-regression", 20, 3))
+    task = tasks.with_labels(tasks.resolve("text-regression", max_length=32), rows)
+    teacher = build_model(bench.teacher.blueprint.replace(head=task.head()))
+    others = {Asked("text-regression", "folder"): Other(task, rows, teacher)}
+    methods = [("distill/logits", find("distill/logits")(alpha=1.0, loss="mse"))]
+    asks = {"text-regression": "folder"}
+    ends_with_the_same_bits(bench, tmp_path, monkeypatch, methods, others=others, tasks=asks)
+
+
+def ends_with_the_same_bits(bench, tmp_path, monkeypatch, methods, *, others=None, **fields):
+    """Run a stage undisturbed, and killed twice."""
+    stage = Stage(name="only", methods=(*methods, ("test/dying", Dying())), train=TRAIN, **fields)
 
     def made(place, *, resume):
         folder = RunFolder.open(tmp_path / place, {}, resume=resume)
-        run = Run(folder, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher)
+        run = Run(folder, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher, others=others or {})
         run_stage(run, stage, 1, bench.teacher, bench.teacher)
         return (tmp_path / place / "stages/01-only/model/model.safetensors").read_bytes()
 

@@ -22,26 +22,30 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from bertpress.errors import Interrupted, RecipeError
-from bertpress.tasks import Collate, Encoded, Task, UserMetric
+from bertpress.tasks import Collate, Encoded, UserMetric
 from bertpress.training import distributed, rng, schedules
 from bertpress.training.arguments import arguments
 from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.interrupt import StopRequest
-from bertpress.training.objectives import Objective, Step, captures, total
+from bertpress.training.lesson import Lesson
+from bertpress.training.objectives import Step, captures, total
 from bertpress.training.optimizer import TableGradients, clip, make_optimizer
-from bertpress.training.passes import Configure, Pass
+from bertpress.training.passes import Configure
 from bertpress.training.plan import Plan
 from bertpress.training.precision import autocast, in_float32, resolve_dtype
 from bertpress.training.record import Record, Selection
 from bertpress.training.settings import TrainSettings
 from bertpress.training.snapshot import Snapshot
-from bertpress.training.teacher import Teacher, model_inputs
+from bertpress.training.teacher import model_inputs
 
 _SYNC_STEPS = 16  # on a GPU: updates between two looks at whether the loss is still a number
 
 
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
-    """Trains ``model`` on the weighted sum of ``objectives`` in every pass; see :func:`bertpress.training.train`."""
+    """Trains ``model`` on the weighted sum of the objectives in every pass; see :func:`bertpress.training.train`.
+
+    Each batch is of one of the lessons, of which the first is the run's own.
+    """
 
     optimizer: Any  # the Trainer's own attributes, which its untyped code leaves without a type
     control: Any
@@ -50,43 +54,40 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self,
         model: nn.Module,
         *,
-        task: Task,
-        data: Encoded,
+        lessons: Sequence[Lesson],
         collate: Collate,
         tokenizer: Any,
-        objectives: Sequence[Objective],
         callbacks: Sequence[TrainerCallback],
         settings: TrainSettings,
         checkpoints: Checkpoints,
         seed: int,
-        teacher: Teacher | None,
         state: nn.ModuleDict,
         validation: Encoded | None,
         metric: UserMetric | None = None,
-        passes: Sequence[Pass] = (),
         answer: nn.Module | None = None,
     ) -> None:
         args = arguments(checkpoints.folder, settings, seed)
         config = getattr(model, "config", None)
         config_has_cache = config is None or "use_cache" in vars(config)
-        super().__init__(model=model, args=args, data_collator=collate, train_dataset=data, callbacks=list(callbacks))
+        self.lessons, (self.task, self.data) = lessons, (lessons[0].task, lessons[0].data)
+        super().__init__(
+            model=model, args=args, data_collator=collate, train_dataset=self.data, callbacks=list(callbacks)
+        )
         if config is not None and not config_has_cache:
             vars(config).pop("use_cache", None)  # set by the Trainer; an encoder has no such thing
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.callback_handler.processing_class = tokenizer
         self.methods = list(callbacks)
-        self.task, self.data, self.collate, self.validation = task, data, collate, validation
-        self.teacher, self.extra, self.answer = teacher, state.to(args.device), answer
-        self.passes = [(each, each.all_objectives(objectives)) for each in passes or (Pass(),)]
-        self.objectives = [term for _, terms in self.passes for term in terms]
+        self.collate, self.validation, self.extra, self.answer = collate, validation, state.to(args.device), answer
         self.settings, self.checkpoints, self.seed = settings, checkpoints, seed
-        self.plan = Plan(data, settings, seed=seed, world=distributed.world_size())
+        others = [lesson.data for lesson in lessons[1:]]
+        self.plan = Plan(self.data, settings, seed=seed, world=distributed.world_size(), others=others)
         self.dtype = resolve_dtype(settings.precision, args.device)
-        self.teacher_captures = captures(self.objectives, teacher=True)
-        self.needs_teacher = any(term.needs_teacher for term in self.objectives)
         self.metric = metric
-        self.metric_name = getattr(metric, "__name__", type(metric).__name__) if metric is not None else task.metric
+        self.metric_name = (
+            getattr(metric, "__name__", type(metric).__name__) if metric is not None else self.task.metric
+        )
         self.record = Record()
         self.selection = Selection()
         self.identity: dict[str, Any] = {}
@@ -124,37 +125,40 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the objectives on one batch, over all passes."""
-        found = list(self._passes(inputs))
+        """The weighted sum of the objectives on one batch of the run's own task, over all passes."""
+        found = list(self._passes(self.lessons[0], inputs))
         loss = reduce(add, [loss for loss, _ in found])
         return (loss, _joined(found)) if return_outputs else loss
 
-    def _passes(self, batch: dict[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def _passes(self, lesson: Lesson, batch: dict[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Weighted loss, and terms by name, of one pass after the other."""
         answers: dict[Configure, Any] = {}
-        for each, terms in self.passes:
+        for each, terms in lesson.terms:
             wanted = captures(terms, teacher=False)
             with autocast(self.dtype, self.args.device), each.configure(self.model):
                 output = self.model(**model_inputs(batch), **({"capture": wanted} if wanted else {}))
                 if self.answer is not None:
                     output.logits = self.answer(output, batch)
                 student = in_float32(output)
-            teacher = self._answer(each.teacher, batch, answers) if any(term.needs_teacher for term in terms) else None
-            loss, found = total(terms, Step(batch, student, teacher, self.task, self.extra))
+            asks = any(term.needs_teacher for term in terms)
+            teacher = self._answer(lesson, each.teacher, batch, answers) if asks else None
+            loss, found = total(terms, Step(batch, student, teacher, lesson.task, self.extra))
             yield loss if each.weight == 1 else loss * each.weight, {each.term(name): found[name] for name in found}
 
-    def _answer(self, configure: Configure, batch: dict[str, Tensor], answers: dict[Configure, Any]) -> Any:
+    def _answer(
+        self, lesson: Lesson, configure: Configure, batch: dict[str, Tensor], answers: dict[Configure, Any]
+    ) -> Any:
         """The teacher's output in one configuration; passes that share it compute it once."""
-        assert self.teacher is not None
+        assert lesson.teacher is not None
         if configure not in answers:
-            with configure(self.teacher.model):
-                answers[configure] = self.teacher(batch, self.teacher_captures)
+            with configure(lesson.teacher.model):
+                answers[configure] = lesson.teacher(batch, captures(lesson.all_objectives, teacher=True))
         return answers[configure]
 
-    def _learn(self, batch: dict[str, Tensor], share: float) -> None:
+    def _learn(self, lesson: Lesson, batch: dict[str, Tensor], share: float) -> None:
         """Add the gradients of every pass over one batch, which is ``share`` of the update."""
         found = []
-        for loss, terms in self._passes(batch):
+        for loss, terms in self._passes(lesson, batch):
             if loss.requires_grad:
                 torch.autograd.backward(loss * share if share != 1 else loss)
             found.append((loss.detach(), terms))
@@ -239,9 +243,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         handler, args = self.callback_handler, self.args
         rng.seed_all(self._seed_of(step))
         self.control = handler.on_step_begin(args, self.state, self.control)
-        for rows, share in self.plan.parts(step, distributed.rank()):
-            batch = {k: v.to(args.device) for k, v in self.collate([self.data[row] for row in rows]).items()}
-            self._learn(batch, share)
+        for rows, share, source in self.plan.parts(step, distributed.rank()):
+            lesson = self.lessons[source]
+            batch = {k: v.to(args.device) for k, v in self.collate([lesson.data[row] for row in rows]).items()}
+            self._learn(lesson, batch, share)
             if share != 1:
                 self.control = handler.on_substep_end(args, self.state, self.control)
         tables.gather()

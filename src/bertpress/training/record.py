@@ -28,7 +28,7 @@ class Record:
         self.last_loss = 0.0
         self._sums: dict[str, Tensor] = {}
         self._norm: Tensor | None = None
-        self._steps = 0
+        self._shares: dict[str, float] = {}  # updates that each sum is of
         self._since = (0, 0.0)  # examples and seconds at the last point
 
     def add(self, loss: Tensor, terms: dict[str, Tensor], share: float) -> None:
@@ -36,11 +36,11 @@ class Record:
         for name, value in (("", loss), *terms.items()):
             value = value.float() * share
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._shares[name] = self._shares.get(name, 0.0) + share
 
     def add_norm(self, norm: Tensor) -> None:
-        """Add the norm of an update's gradient: one update is complete."""
+        """Add the norm of an update's gradient."""
         self._norm = norm
-        self._steps += 1
 
     def not_finite(self) -> str | None:
         """What is no longer a number: ``loss=nan``; None while all is well."""
@@ -51,9 +51,8 @@ class Record:
         return None if math.isfinite(norm) else f"gradient norm={norm}"
 
     def close(self, step: int, epoch: float, learning_rate: float, seconds: float) -> dict[str, Any]:
-        """Put a point into the log: means since the last one."""
-        steps = max(1, self._steps)
-        means = {name: float(value) / steps for name, value in self._sums.items()}
+        """Put a point into the log: means since the last one, each over the updates that have the term."""
+        means = {name: float(value) / self._shares[name] for name, value in self._sums.items()}
         self.last_loss = means.pop("", 0.0)
         examples, before = self._since
         entry = {
@@ -67,14 +66,14 @@ class Record:
             "seconds": seconds,
         }
         self.log.append(entry)
-        self._sums, self._steps, self._since = {}, 0, (self.examples, seconds)
+        self._sums, self._shares, self._since = {}, {}, (self.examples, seconds)
         return entry
 
     def state_dict(self, seconds: float) -> dict[str, Any]:
         """Everything, for a checkpoint."""
         return {
             "log": self.log, "examples": self.examples, "seconds": seconds, "last_loss": self.last_loss,
-            "sums": dict(self._sums), "norm": self._norm, "steps": self._steps, "since": list(self._since),
+            "sums": dict(self._sums), "norm": self._norm, "shares": dict(self._shares), "since": list(self._since),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -83,7 +82,7 @@ class Record:
         self.seconds_before = state["seconds"]
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         self._norm = None if state["norm"] is None else state["norm"].to(device)
-        self._steps = state["steps"]
+        self._shares = dict(state["shares"])
         self._since = (state["since"][0], state["since"][1])
 
 

@@ -16,6 +16,7 @@ from bertpress.tasks import Collate, Encoded, Task, UserMetric
 from bertpress.training import distributed, rng
 from bertpress.training.checkpoint import Checkpoints
 from bertpress.training.evaluation import collate_for
+from bertpress.training.lesson import Lesson
 from bertpress.training.loop import ObjectiveTrainer
 from bertpress.training.objectives import Objective, TaskLoss, captures, teacher_reads
 from bertpress.training.passes import Pass, as_it_is
@@ -71,6 +72,7 @@ def train(
     collate: Collate | None = None,
     passes: Sequence[Pass] = (),
     answer: nn.Module | None = None,
+    others: Sequence[Lesson] = (),
 ) -> TrainResult:
     """Train ``model`` in place.
 
@@ -99,6 +101,7 @@ def train(
         passes: forward passes of a step, whose gradients add up; empty: one, of the model as it is.
         answer: gives the logits, from the model's output and the batch, in place of the model's own; a part of
             ``state`` where it is to be trained.
+        others: what the model learns beside the task, each batch from one of them.
 
     Raises:
         RecipeError: an objective needs a teacher and there is none; loss or gradient are no longer finite.
@@ -109,8 +112,9 @@ def train(
     terms: Sequence[Objective] = objectives if objectives is not None else [TaskLoss()]
     extra = state if state is not None else nn.ModuleDict()
     say = report or (lambda line: None)
-    for each in passes or (Pass(),):
-        _check_terms(each.all_objectives(terms), teacher)
+    lessons = [Lesson(task, data, terms, teacher, passes or (Pass(),)), *others]
+    for lesson in lessons:
+        _check_terms(lesson)
     _check(settings, validation, data, folder)
     checkpoints = Checkpoints(folder)
     with rng.preserved(), _threads_put_back():
@@ -123,20 +127,16 @@ def train(
         shown = ProgressDisplay(label, progress)
         trainer = ObjectiveTrainer(
             model,
-            task=task,
-            data=data,
+            lessons=lessons,
             collate=collate or collate_for(tokenizer),
             tokenizer=tokenizer,
-            objectives=terms,
             callbacks=[*callbacks, shown],
             settings=settings,
             checkpoints=checkpoints,
             seed=seed,
-            teacher=teacher,
             state=extra,
             validation=validation,
             metric=metric,
-            passes=passes,
             answer=answer,
         )
         trainer.methods = list(callbacks)
@@ -168,7 +168,8 @@ def _run(trainer: ObjectiveTrainer, say: Callable[[str], None], progress: Style)
         torch.set_num_threads(found["threads"])  # sums are split among threads: another number, other last bits
         say(f"{checkpoints.folder}: going on after step {found['step']} of {found['total']}")
     trainer.resume_content = found
-    _prepare_teacher(trainer, say, progress)
+    for source in range(len(trainer.lessons)):
+        _prepare_teacher(trainer, source, say, progress)
     trainer.train()
     if trainer.is_world_process_zero():
         checkpoints.save_done({
@@ -180,13 +181,13 @@ def _run(trainer: ObjectiveTrainer, say: Callable[[str], None], progress: Style)
     distributed.barrier()
 
 
-def _prepare_teacher(trainer: ObjectiveTrainer, say: Callable[[str], None], progress: Style) -> None:
-    teacher, settings = trainer.teacher, trainer.settings
-    if teacher is None or not trainer.needs_teacher:
+def _prepare_teacher(trainer: ObjectiveTrainer, source: int, say: Callable[[str], None], progress: Style) -> None:
+    lesson, settings = trainer.lessons[source], trainer.settings
+    if (teacher := lesson.follows) is None:
         return
     teacher.place(trainer.args.device, settings.precision)
-    changes = any(each.teacher is not as_it_is for each, _ in trainer.passes)
-    reads = teacher_reads(trainer.objectives)
+    changes = any(each.teacher is not as_it_is for each in lesson.passes)
+    reads = teacher_reads(lesson.all_objectives)
     if changes or settings.max_seconds is not None or (reads and settings.cache_teacher == "logits"):
         teacher.cache = None  # a cache of every row could take more than the time there is
         return
@@ -198,8 +199,8 @@ def _prepare_teacher(trainer: ObjectiveTrainer, say: Callable[[str], None], prog
         meter.show(done)
 
     try:
-        rows = trainer.plan.used_rows()
-        if teacher.prepare(trainer.data, rows, trainer.collate, show, reads=reads, say=say):
+        rows = trainer.plan.used_rows(source)
+        if teacher.prepare(lesson.data, rows, trainer.collate, show, reads=reads, say=say):
             say(f"teacher's {', '.join(['logits', *sorted(reads)])} cached ({time.monotonic() - begun:.1f} s)")
     finally:
         meter.stop()
@@ -220,13 +221,14 @@ def _result(trainer: ObjectiveTrainer) -> TrainResult:
     )
 
 
-def _check_terms(terms: Sequence[Objective], teacher: Teacher | None) -> None:
-    names = [term.name for term in terms]
-    if len(set(names)) < len(names):
-        raise RecipeError(f"objectives {', '.join(names)}: names must be distinct")
-    for term in terms:
-        if term.needs_teacher and teacher is None:
-            raise RecipeError(f"objective {term.name} needs a teacher, and there is none")
+def _check_terms(lesson: Lesson) -> None:
+    for _, terms in lesson.terms:
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names):
+            raise RecipeError(f"objectives {', '.join(names)}: names must be distinct")
+        for term in terms:
+            if term.needs_teacher and lesson.teacher is None:
+                raise RecipeError(f"objective {term.name} needs a teacher, and there is none")
 
 
 def _check(settings: TrainSettings, validation: Any, data: Any, folder: Path) -> None:
@@ -238,17 +240,20 @@ def _check(settings: TrainSettings, validation: Any, data: Any, folder: Path) ->
 
 def identity(trainer: ObjectiveTrainer) -> dict[str, Any]:
     """What a checkpoint must agree on with the run that goes on from it."""
+    lessons = trainer.lessons
+    terms = [(each, term) for lesson in lessons for each, shared in lesson.terms for term in shared]
+    teachers = [lesson.follows for lesson in lessons if lesson.follows is not None]
     return {
         "seed": trainer.seed,
         "settings": trainer.settings.decisive(),
         "task": trainer.task.name,
-        "examples": len(trainer.data),
-        "tokens": int(sum(trainer.data.lengths)),
-        "objectives": [each.term(term.name) for each, terms in trainer.passes for term in terms],
-        "captures": sorted(captures(trainer.objectives, teacher=False)),
+        "examples": sum(len(lesson.data) for lesson in lessons),
+        "tokens": int(sum(sum(lesson.data.lengths) for lesson in lessons)),
+        "objectives": [each.term(term.name) for each, term in terms],
+        "captures": sorted(captures([term for _, term in terms], teacher=False)),
         "processes": distributed.world_size(),
         "precision": str(trainer.dtype),
-        "teacher": trainer.teacher.digest if trainer.teacher and trainer.needs_teacher else None,
+        "teacher": " ".join(teacher.digest for teacher in teachers) or None,
     }
 
 
