@@ -55,6 +55,7 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {**NARROW, "distill/codir": {"weight": 1.0}},
         {**NARROW, "distill/projection": {"weight": 1e-3}},
         {**NARROW, "distill/probes": {"examples": 8}},
+        {"student/adabert": {"hidden_size": 16, "nodes": 2}, "distill/probes": {"examples": 8}},
         {"distill/mlm": {}},
     ],
     ids=lambda use: " ".join(use),
