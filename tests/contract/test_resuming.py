@@ -58,6 +58,7 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {**NARROW, "distill/codir": {"weight": 1.0}},
         {**NARROW, "distill/projection": {"weight": 1e-3}},
         {**NARROW, "distill/probes": {"examples": 8}},
+        {"student/adabert": {"hidden_size": 16, "nodes": 2}, "distill/probes": {"examples": 8}},
         {"distill/mlm": {}},
         {"student/mobilebert": {"examples": 8}, "distill/progressive": {"lower_rate": 0.1}},
         {**NARROW, "distill/wide_narrow": {}},

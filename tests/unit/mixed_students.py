@@ -6,6 +6,7 @@ from bertpress.encoder.blueprint import (
     NO_HEADS,
     AttentionSpec,
     Blueprint,
+    CellSpec,
     ConvolutionSpec,
     EmbeddingSpec,
     HeadSpec,
@@ -20,6 +21,14 @@ ATTENTION = LayerSpec(attention=HEADS, ffn=(24,))
 LSTM = LayerSpec(attention=NO_HEADS, mixer=LstmSpec(kind="lstm", residual=False, norm="none"), ffn=())
 CONVOLUTION = LayerSpec(attention=NO_HEADS, mixer=ConvolutionSpec(kind="convolution"), ffn=(), activation="relu")
 WIDE = LayerSpec(attention=NO_HEADS, mixer=ConvolutionSpec(kind="convolution", kernel=5, dilation=2), ffn=(24,))
+CELL = LayerSpec(
+    attention=NO_HEADS,
+    mixer=CellSpec(
+        kind="cell", edges=(("maximum3", "dilated5"), ("zero", "conv3", "average3"), ("skip",) + ("zero",) * 3)
+    ),
+    ffn=(),
+    activation="relu",
+)
 
 
 def student(*layers, kind="sequence", shortening=None, seed=0, **head):
@@ -46,5 +55,6 @@ def students():
         "bilstm": student(LSTM, LSTM, pooling="ends", dense_size=10, activation="relu"),
         "siamese": student(LSTM, pooling="ends", dense_size=10, activation="relu", siamese=True),
         "cnn": student(CONVOLUTION, WIDE, pooling="max", dense=False),
+        "cells": student(CELL, CELL, WIDE, CELL, pooling="mean"),
         "short": student(ATTENTION, LSTM, WIDE, kind="span", shortening=ShorteningSpec(stride=4)),
     }

@@ -6,19 +6,20 @@ multiply-accumulates per component (:mod:`bertpress.encoder.costs`), so that a s
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bertpress.encoder.mixer_specs import AnyMixer
+from bertpress.encoder.mixer_specs import CellSpec as CellSpec
+from bertpress.encoder.mixer_specs import ConvolutionSpec as ConvolutionSpec
+from bertpress.encoder.mixer_specs import LstmSpec as LstmSpec
+from bertpress.encoder.mixer_specs import ShorteningSpec as ShorteningSpec
+from bertpress.encoder.spec import Norm as Norm
+from bertpress.encoder.spec import Spec as Spec
 
 Size = Annotated[int, Field(ge=1, le=2**20)]
 Width = Annotated[int, Field(ge=0, le=2**20)]
-Norm = Literal["layer", "affine"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh", "none"]
 Scales = Literal["static", "dynamic"]
-
-
-class Spec(BaseModel):
-    """Base of all shapes: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class EmbeddingSpec(Spec):
@@ -92,33 +93,6 @@ NO_HEADS = AttentionSpec(heads=(), head_size=1, value_size=1)
 """The attention of a layer that mixes its tokens by something else."""
 
 
-class MixerSpec(Spec):
-    """What mixes the tokens of a layer in place of attention, and how the sub-unit closes."""
-
-    residual: bool = Field(True, description="Add the sub-unit's input to its output.")
-    norm: Norm | Literal["none"] = Field("layer", description="What follows that sum.")
-
-
-class LstmSpec(MixerSpec):
-    """A bidirectional LSTM; each direction has half of the hidden dimensions, forward ones first."""
-
-    kind: Literal["lstm"]
-
-
-class ConvolutionSpec(MixerSpec):
-    """A convolution over the tokens, as many out as in, and the layer's activation."""
-
-    kind: Literal["convolution"]
-    kernel: int = Field(3, ge=1, le=63, description="Tokens that each output sees; odd.")
-    dilation: int = Field(1, ge=1, le=512, description="Distance of neighbouring tokens that it sees.")
-
-    @model_validator(mode="after")
-    def _centred(self) -> "ConvolutionSpec":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel} must be odd")
-        return self
-
-
 class LayerSpec(Spec):
     """One encoder layer: attention (or another mixer of tokens), then the feed-forward networks.
 
@@ -126,7 +100,7 @@ class LayerSpec(Spec):
     """
 
     attention: AttentionSpec
-    mixer: Annotated[LstmSpec | ConvolutionSpec, Field(discriminator="kind")] | None = None
+    mixer: AnyMixer | None = None
     ffn: tuple[Width, ...] = Field(description="Widths of the stacked feed-forward networks.")
     activation: Activation = "gelu"
     norm: Norm = "layer"
@@ -143,14 +117,10 @@ class LayerSpec(Spec):
             raise ValueError(f"mixer={self.mixer.kind} must go without heads and bottleneck")
         return self
 
-
-class ShorteningSpec(Spec):
-    """All layers work on a shorter sequence, whose states are each made of ``stride`` neighbouring tokens (WaLDORf).
-
-    Before the layers a convolution whose kernel is its stride, after them the transposed one; what entered is added.
-    """
-
-    stride: int = Field(4, ge=2, le=64)
+    @property
+    def reads_two(self) -> bool:
+        """Whether it reads the output of the layer before the last, too."""
+        return self.mixer is not None and self.mixer.kind == "cell"
 
 
 HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]

@@ -6,6 +6,7 @@ matrix products and so count no MACs, as in the survey.
 """
 
 from bertpress.encoder.blueprint import Blueprint, LayerSpec
+from bertpress.encoder.mixer_specs import CONVOLUTIONS, Operation
 
 COMPONENTS = ("embeddings", "mixer", "attention_in", "attention", "attention_out", "ffn", "head")
 
@@ -50,6 +51,11 @@ def _attention_out(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int
     return inner * layer.attention.value_width + bias * 3 * inner
 
 
+def operation(name: Operation, hidden: int, *, bias: bool) -> int:
+    """Weights of an edge of a cell; without the bias they are its MACs for each token."""
+    return CONVOLUTIONS[name][0] * hidden * hidden + bias * hidden if name in CONVOLUTIONS else 0
+
+
 def _mixer(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     hidden, spec = blueprint.hidden_size, layer.mixer
     if spec is None:
@@ -57,6 +63,9 @@ def _mixer(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     count = bias * 2 * hidden if spec.norm != "none" else 0
     if spec.kind == "convolution":
         return count + spec.kernel * hidden * hidden + bias * hidden
+    if spec.kind == "cell":
+        edges = sum(operation(name, hidden, bias=bias) for node in spec.edges for name in node)
+        return count + bias * len(spec.edges) + edges
     units = hidden // 2
     return count + 2 * 4 * units * (hidden + units + bias)
 

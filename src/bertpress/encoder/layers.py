@@ -162,10 +162,10 @@ class EncoderLayer(nn.Module):
                     yield network.input_slot, [network.inner]
                     yield network.inner_slot, [network.outer]
 
-    def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape) -> Tensor:
+    def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape, before: Tensor | None = None) -> Tensor:
         """The attention sub-unit that this layer owns, (batch, tokens, hidden) to (batch, tokens, inner)."""
         if self.spec.mixer is not None:
-            return self.mixer(hidden, mask)  # type: ignore[no-any-return]
+            return self.mixer(hidden, mask, before)  # type: ignore[no-any-return]
         if self.narrow is None:
             return self.attention(hidden, hidden, hidden, mask, tape)  # type: ignore[no-any-return]
         inner = self.narrow(hidden)
@@ -188,9 +188,10 @@ class EncoderLayer(nn.Module):
         hidden: Tensor,
         mask: Tensor | None,
         tape: Tape,
+        before: Tensor | None = None,
         attention_owner: EncoderLayer | None = None,
         ffn_owner: EncoderLayer | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) to the same shape."""
-        inner = (attention_owner or self).attend(hidden, mask, tape)
+        """(batch, tokens, hidden) to the same shape; ``before`` is what entered the layer before; None: ``hidden``."""
+        inner = (attention_owner or self).attend(hidden, mask, tape, before)
         return (ffn_owner or self).transform(inner, hidden, tape)

@@ -1,4 +1,4 @@
-"""What mixes tokens in place of attention: convolutions and LSTMs, and convolutions that shorten the sequence.
+"""What mixes tokens in place of attention: convolutions, LSTMs and cells; and what shortens the sequence.
 
 Pads lie on the right and change nothing for a real token: convolutions read zeros there, and the backward direction of
 an LSTM begins at the last real token.  Masks are those of attention, (batch, 1, 1, tokens), added to scores: 0 for
@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertpress.encoder.blueprint import Activation, Blueprint, ConvolutionSpec, LayerSpec, LstmSpec, ShorteningSpec
+from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec
+from bertpress.encoder.mixer_specs import (
+    CONVOLUTIONS,
+    CellSpec,
+    ConvolutionSpec,
+    LstmSpec,
+    MixerSpec,
+    Operation,
+    ShorteningSpec,
+)
 from bertpress.encoder.overwrite import activate
 from bertpress.encoder.slots import Slot, make_norm
 
@@ -35,6 +44,20 @@ def neighbours(x: Tensor, kernel: int, *, dilation: int = 1, stride: int = 1, le
     padded = F.pad(x, (0, 0, left, beyond - left))
     ends = (at - beyond or None for at in range(0, beyond + 1, dilation))
     return torch.cat([padded[:, i * dilation : end : stride] for i, end in enumerate(ends)], dim=-1)
+
+
+def convolved(x: Tensor, dense: nn.Linear, activation: Activation, *, kernel: int, dilation: int) -> Tensor:
+    """A centred convolution, as many tokens out as in, and an activation.
+
+    Args:
+        x: (batch, tokens, inputs), zeros for pads.
+        dense: from ``kernel`` tokens side by side to one.
+        activation: that follows.
+        kernel: odd.
+        dilation: distance of the tokens.
+    """
+    x = neighbours(x, kernel, dilation=dilation, left=kernel // 2 * dilation)
+    return activate(activation, dense(x), dense)
 
 
 def without_pads(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -60,18 +83,18 @@ def turned(x: Tensor, mask: Tensor | None) -> Tensor:
 class Mixer(nn.Module):
     """The sub-unit of a layer: :meth:`mix`, dropout, residual and norm."""
 
-    def __init__(self, spec: LstmSpec | ConvolutionSpec, blueprint: Blueprint) -> None:
+    def __init__(self, spec: MixerSpec, blueprint: Blueprint) -> None:
         super().__init__()
         self.residual, self.dropout = spec.residual, blueprint.dropout
         self.norm = make_norm(spec.norm, blueprint.hidden_size, blueprint.norm_epsilon)
 
-    def mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def mix(self, x: Tensor, mask: Tensor | None, before: Tensor) -> Tensor:
         """(batch, tokens, hidden) to the same shape."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, tokens, hidden) to the same shape."""
-        y = F.dropout(self.mix(x, mask), self.dropout, self.training)
+    def forward(self, x: Tensor, mask: Tensor | None, before: Tensor | None = None) -> Tensor:
+        """(batch, tokens, hidden) to the same shape; ``before`` is what entered the layer before, None: ``x``."""
+        y = F.dropout(self.mix(x, mask, x if before is None else before), self.dropout, self.training)
         return self.norm(x + y if self.residual else y)  # type: ignore[no-any-return]
 
 
@@ -84,12 +107,63 @@ class Convolution(Mixer):
         self.slot = Slot()
         self.dense = nn.Linear(spec.kernel * blueprint.hidden_size, blueprint.hidden_size)
 
-    def mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def mix(self, x: Tensor, mask: Tensor | None, before: Tensor) -> Tensor:
         """(batch, tokens, hidden) to the same shape."""
-        spec = self.spec
-        x = self.slot(without_pads(x, mask))
-        x = neighbours(x, spec.kernel, dilation=spec.dilation, left=spec.kernel // 2 * spec.dilation)
-        return activate(self.activation, self.dense(x), self.dense)
+        x, spec = self.slot(without_pads(x, mask)), self.spec
+        return convolved(x, self.dense, self.activation, kernel=spec.kernel, dilation=spec.dilation)
+
+
+class Edge(nn.Module):
+    """One operation of a cell; a convolution has weights, and the layer's activation follows it."""
+
+    def __init__(self, operation: Operation, hidden: int, activation: Activation) -> None:
+        super().__init__()
+        self.operation: Operation = operation
+        self.activation = activation
+        if operation in CONVOLUTIONS:
+            self.slot = Slot()
+            self.dense = nn.Linear(CONVOLUTIONS[operation][0] * hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, hidden), zeros for pads, to the same shape; beyond both ends are zeros, for pools too."""
+        if self.operation == "skip":
+            return x
+        if self.operation in CONVOLUTIONS:
+            kernel, dilation = CONVOLUTIONS[self.operation]
+            return convolved(self.slot(x), self.dense, self.activation, kernel=kernel, dilation=dilation)
+        three = neighbours(x, 3, left=1).unflatten(-1, (3, -1))
+        pooled: Tensor = three.amax(-2) if self.operation == "maximum3" else three.mean(-2)
+        return pooled
+
+
+class Cell(Mixer):
+    """A graph of operations on the outputs of the last two layers."""
+
+    def __init__(self, spec: CellSpec, blueprint: Blueprint, activation: Activation) -> None:
+        super().__init__(spec, blueprint)
+        self.nodes = len(spec.edges)
+        self.shares = nn.Parameter(torch.zeros(self.nodes))
+        self.edges = nn.ModuleDict({
+            f"{node}_{state}": Edge(operation, blueprint.hidden_size, activation)
+            for node, operations in enumerate(spec.edges)
+            for state, operation in enumerate(operations)
+            if operation != "zero"
+        })  # fmt: skip
+
+    def along(self, node: int, state: int, x: Tensor) -> Tensor | None:
+        """What a node gets of a state, (batch, tokens, hidden); None where there is no edge."""
+        name = f"{node}_{state}"
+        return self.edges[name](x) if name in self.edges else None
+
+    def mix(self, x: Tensor, mask: Tensor | None, before: Tensor) -> Tensor:
+        """(batch, tokens, hidden) to the same shape."""
+        states = [without_pads(before, mask), without_pads(x, mask)]
+        for node in range(self.nodes):
+            found = [self.along(node, i, state) for i, state in enumerate(states)]
+            total = sum((each for each in found if each is not None), start=torch.zeros_like(x))
+            states.append(without_pads(total, mask))
+        shares = self.shares.softmax(0)
+        return sum((share * state for share, state in zip(shares, states[2:], strict=True)), start=torch.zeros_like(x))
 
 
 class Lstm(nn.Module):
@@ -147,7 +221,7 @@ class BiLstm(Mixer):
         hidden = blueprint.hidden_size
         self.ahead, self.back = Lstm(hidden, hidden // 2), Lstm(hidden, hidden // 2)
 
-    def mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def mix(self, x: Tensor, mask: Tensor | None, before: Tensor) -> Tensor:
         """(batch, tokens, hidden) to the same shape."""
         return torch.cat([self.ahead(x), turned(self.back(turned(x, mask)), mask)], dim=-1)
 
@@ -157,6 +231,8 @@ def make_mixer(layer: LayerSpec, blueprint: Blueprint) -> Mixer:
     assert layer.mixer is not None
     if isinstance(layer.mixer, ConvolutionSpec):
         return Convolution(layer.mixer, blueprint, layer.activation)
+    if isinstance(layer.mixer, CellSpec):
+        return Cell(layer.mixer, blueprint, layer.activation)
     return BiLstm(layer.mixer, blueprint)
 
 

@@ -54,19 +54,20 @@ class Encoder(nn.Module):
         mask = additive_mask(attention_mask, hidden.dtype)
         if self.shortening is not None:
             hidden, mask = self.shortening.shorten(hidden, mask)
-        bias = None
-        if self.relative is not None:
-            bias = self.relative(torch.arange(hidden.shape[1], device=hidden.device))
+        bias = None if self.relative is None else self.relative(torch.arange(hidden.shape[1], device=hidden.device))
         tape.put("hidden_states", hidden)
+        before = hidden
         for layer in self.plan(self):
             spec = layer.spec
-            hidden = layer(
+            after = layer(
                 hidden,
                 mask if bias is None or spec.mixer else _add(_of_heads(bias, spec.attention.heads), mask),
                 tape,
+                before,
                 None if spec.attention_from is None else self.layers[spec.attention_from],
                 None if spec.ffn_from is None else self.layers[spec.ffn_from],
             )
+            before, hidden = hidden, after
             tape.put("hidden_states", hidden)
         return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
 

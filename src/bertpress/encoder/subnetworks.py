@@ -115,7 +115,7 @@ class _Narrow:
         self.layer, self.spec = layer, spec
         self.shell = _shell(spec, blueprint)
 
-    def __call__(self, hidden: Tensor, mask: Tensor | None, tape: Tape, *owners: Any) -> Tensor:
+    def __call__(self, hidden: Tensor, mask: Tensor | None, tape: Tape, before: Tensor, *owners: Any) -> Tensor:
         """As :meth:`EncoderLayer.forward`."""
         self.shell.train(self.layer.training)
         weights = {
@@ -123,7 +123,7 @@ class _Narrow:
             name: reduce(getattr, name.split("."), self.layer)[tuple(map(slice, shaped.shape))]  # type: ignore[index]
             for name, shaped in self.shell.state_dict().items()
         }
-        return functional_call(self.shell, weights, (hidden, mask, tape))  # type: ignore[no-any-return]
+        return functional_call(self.shell, weights, (hidden, mask, tape, before))  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from mixed_students import ATTENTION, CONVOLUTION, LSTM, WIDE, student, students
+from mixed_students import ATTENTION, CELL, CONVOLUTION, LSTM, WIDE, student, students
 from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -11,13 +11,15 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from bertpress.encoder.blueprint import (
     NO_HEADS,
     BottleneckSpec,
+    CellSpec,
     ConvolutionSpec,
     HeadSpec,
     LayerSpec,
     ShorteningSpec,
 )
 from bertpress.encoder.heads import apart, pool
-from bertpress.encoder.mixers import neighbours, turned
+from bertpress.encoder.mixer_specs import CONVOLUTIONS, OPERATIONS
+from bertpress.encoder.mixers import Edge, neighbours, turned
 from bertpress.encoder.model import BertpressConfig, additive_mask
 from bertpress.encoder.slots import Tape
 from bertpress.encoder.surgery import keep_hidden, keep_layers, share
@@ -76,6 +78,65 @@ def test_a_convolution_equals_the_sum_over_its_kernel(kernel, dilation, tokens):
     weight = ours.dense.weight.unflatten(1, (kernel, 16)).transpose(1, 2)
     theirs = F.conv1d(x.transpose(1, 2), weight, ours.dense.bias, padding="same", dilation=dilation)
     torch.testing.assert_close(ours(x, None), theirs.transpose(1, 2).tanh(), atol=1e-5, rtol=0)
+
+
+def one_operation(operation, x, edge):
+    """(1, tokens, 16) by torch's own layers, with zeros beyond both ends."""
+    channels = x.transpose(1, 2)
+    if operation in CONVOLUTIONS:
+        kernel, dilation = CONVOLUTIONS[operation]
+        weight = edge.dense.weight.unflatten(1, (kernel, 16)).transpose(1, 2)
+        return F.conv1d(channels, weight, edge.dense.bias, padding="same", dilation=dilation).relu().transpose(1, 2)
+    pool = {"maximum3": F.max_pool1d, "average3": F.avg_pool1d}.get(operation)
+    return x if pool is None else pool(F.pad(channels, (1, 1)), 3, 1).transpose(1, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each != "zero"])
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_each_operation_of_a_cell_equals_torchs(operation, tokens):
+    torch.manual_seed(0)
+    edge, x = Edge(operation, 16, "relu"), X[:, :tokens]
+    torch.testing.assert_close(edge(x), one_operation(operation, x, edge), atol=1e-5, rtol=0)
+
+
+def test_a_dilated_convolution_multiplies_every_other_token():
+    edge, x = Edge("dilated3", 1, "none"), torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).reshape(1, 5, 1)
+    edge.dense.weight.data = torch.tensor([[100.0, 10.0, 1.0]])
+    edge.dense.bias.data.zero_()
+    assert edge(x).flatten().tolist() == [14, 28, 156, 280, 560]  # a morphological one would take the largest sum
+
+
+@torch.no_grad()
+def test_cells_by_hand():
+    """Every cell reads the outputs of both layers before it; the embeddings stand in for what is missing."""
+    model = student(CELL, WIDE, CELL)
+    ids = torch.randint(5, 50, (2, 9), generator=torch.Generator().manual_seed(1))
+    tape = Tape(frozenset({"hidden_states"}))
+    model.encoder(ids, torch.tensor([[1] * 9, [1] * 6 + [0] * 3]), None, tape)
+    states = tape.captured()["hidden_states"]
+    for number, before, x in ((0, 0, 0), (2, 1, 2)):
+        cell = model.encoder.layers[number].mixer
+        for row, length in enumerate((9, 6)):
+            seen = [states[i][row : row + 1, :length] for i in (before, x)]
+            for node, operations in enumerate(CELL.mixer.edges):
+                edges = [
+                    one_operation(operation, state, cell.edges[f"{node}_{i}"])
+                    for i, (operation, state) in enumerate(zip(operations, seen, strict=True))
+                    if operation != "zero"
+                ]
+                seen.append(torch.stack(edges).sum(0))
+            shares = cell.shares.exp() / cell.shares.exp().sum()
+            expected = cell.norm(seen[1] + sum(shares[i] * seen[2 + i] for i in range(3)))
+            torch.testing.assert_close(states[number + 1][row : row + 1, :length], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_cell_of_zeros_hands_the_text_on():
+    zeros = CellSpec(kind="cell", edges=(("zero",) * 2, ("zero",) * 3))
+    cell = unit(LayerSpec(attention=NO_HEADS, mixer=zeros, ffn=()))
+    assert set(dict(cell.named_parameters())) == {"shares", "norm.weight", "norm.bias"}
+    torch.testing.assert_close(cell(X, None, -X), cell.norm(X), atol=0, rtol=0)
 
 
 @torch.no_grad()
@@ -190,7 +251,7 @@ def test_layers_of_any_kind_can_be_dropped_and_shared():
     twice = shared(ids).logits
     shared.encoder.plan = type(shared.encoder)(shared.blueprint).plan
     torch.testing.assert_close(shared(ids).logits, twice, atol=0, rtol=0)
-    with pytest.raises(ValueError, match=r"layers \[1\]: need mixer.norm.weight, which layer 0 has"):
+    with pytest.raises(ValueError, match=r"layers \[1\]: without mixer.norm.weight, which layer 0 has"):
         share(student(WIDE, LSTM), {1: 0}, unit="attention")
 
 
@@ -209,6 +270,7 @@ def test_what_cannot_be_cut_or_said_is_refused():
     ("build", "message"),
     [
         (lambda: ConvolutionSpec(kind="convolution", kernel=4), "kernel=4 must be odd"),
+        (lambda: CellSpec(kind="cell", edges=(("skip",),)), "edges.0 must have 2 operations, not 1"),
         (lambda: LayerSpec(attention=NO_HEADS, ffn=()), r"ffn=\(\) must go with a mixer"),
         (lambda: LayerSpec(**{**ATTENTION.model_dump(), "mixer": LSTM.mixer}), "mixer=lstm must go without heads"),
         (lambda: LayerSpec(**{**WIDE.model_dump(), "bottleneck": BottleneckSpec(size=4)}), "without heads and bottle"),

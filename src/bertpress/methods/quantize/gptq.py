@@ -147,8 +147,9 @@ class Relay:
         self.entering: list[Tensor | None] = [None] * len(batches)
 
     def advance(self, layer: int) -> None:
-        """Let the passes begin at a later layer; on a shortened sequence no layer reads what embeddings could give."""
-        if self.model.blueprint.shortening is not None:
+        """Let the passes begin at a later layer, where what enters it could be the embeddings' output, and is all."""
+        blueprint = self.model.blueprint
+        if blueprint.shortening is not None or any(spec.reads_two for spec in blueprint.layers):
             return
         entered: list[Tensor | None] = []
 
