@@ -95,6 +95,7 @@ FAMILIES: dict[str, Row] = {
     "BiLSTM": family(BILSTM),
     "CNN": family({"student/cnn": {}}),
     "hybrid": family({"student/hybrid": {}}),
+    "searched CNN (AdaBERT)": Row("adabert", start="pretrained"),
     # what text beyond the labelled rows is worth
     "BiLSTM, 2,000 rows": family(BILSTM, rows=FEW),
     "BiLSTM, 2,000 rows augmented by rules": family(BILSTM, {"distill/augment": {"copies": 12}}, rows=FEW),
