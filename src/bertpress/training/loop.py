@@ -30,7 +30,7 @@ from bertpress.training.interrupt import StopRequest
 from bertpress.training.lesson import Lesson
 from bertpress.training.objectives import Step, captures, total
 from bertpress.training.optimizer import TableGradients, clip, make_optimizer
-from bertpress.training.passes import Configure
+from bertpress.training.passes import Configure, joined
 from bertpress.training.plan import Plan
 from bertpress.training.precision import autocast, in_float32, resolve_dtype
 from bertpress.training.record import Record, Selection
@@ -128,7 +128,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         """The weighted sum of the objectives on one batch of the run's own task, over all passes."""
         found = list(self._passes(self.lessons[0], inputs))
         loss = reduce(add, [loss for loss, _ in found])
-        return (loss, _joined(found)) if return_outputs else loss
+        return (loss, joined(found)) if return_outputs else loss
 
     def _passes(self, lesson: Lesson, batch: dict[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Weighted loss, and terms by name, of one pass after the other."""
@@ -162,7 +162,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             if loss.requires_grad:
                 torch.autograd.backward(loss * share if share != 1 else loss)
             found.append((loss.detach(), terms))
-        self.record.add(reduce(add, [loss for loss, _ in found]), _joined(found), share)
+        self.record.add(reduce(add, [loss for loss, _ in found]), joined(found), share)
 
     def _inner_training_loop(self, *_: Any, **__: Any) -> TrainOutput:
         """Train from the last checkpoint, or from the start, to the end of the plan."""
@@ -317,7 +317,3 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 f"{self.checkpoints.folder}: {bad} at step {step} of {self.plan.total} with "
                 f"learning_rate={self.settings.learning_rate:g} must be finite; the last good checkpoint is kept"
             )
-
-
-def _joined(found: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    return {name: value for _, terms in found for name, value in terms.items()}

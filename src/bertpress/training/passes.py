@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bertpress.training.objectives import Objective
 
@@ -43,3 +43,8 @@ class Pass:
     def all_objectives(self, shared: Sequence[Objective]) -> list[Objective]:
         """The terms of the run, then those of the pass."""
         return [*shared, *self.objectives]
+
+
+def joined(found: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """The terms of several passes, each a loss and its terms, in one mapping."""
+    return {name: value for _, terms in found for name, value in terms.items()}
