@@ -16,7 +16,7 @@ no product of matrices is in them.  Dilated convolutions are such, where the aut
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -81,8 +81,8 @@ def efficiency(gates: Gates, cost: Tensor) -> Tensor:
         gates: what is chosen.
         cost: (operations,), of each in [0, 1].
     """
-    cells = torch.arange(1, len(gates.depth) + 1, device=cost.device)
-    return (gates.depth * cells).sum() / len(cells) * (gates.edges * cost).sum(-1).mean()
+    cells = torch.arange(1, len(gates.depth) + 1, device=gates.depth.device)
+    return (gates.depth * cells).sum() / len(cells) * (gates.edges * cost.to(gates.edges)).sum(-1).mean()
 
 
 class Architecture(nn.Module):
@@ -139,28 +139,20 @@ class SuperCell(Cell):
         blueprint: of the student.
         layer: this one's shape; its cell has no edges.
         number: of this cell, from 0.
-        places: node and state of each edge, in the order of the gates.
-        gates: those of a training step, or the likeliest.
+        architecture: gives the gates; its scores are not this cell's.
     """
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        layer: LayerSpec,
-        number: int,
-        places: Sequence[tuple[int, int]],
-        gates: Callable[[bool], Gates],
-    ) -> None:
+    def __init__(self, blueprint: Blueprint, layer: LayerSpec, number: int, architecture: Architecture) -> None:
         assert isinstance(layer.mixer, CellSpec)
         super().__init__(layer.mixer, blueprint, layer.activation)
-        self.number, self.places, self.gates = number, places, gates
+        self.number, self.places, self.gates = number, architecture.places, architecture.gates
         self.choices = nn.ModuleDict({
             f"{node}_{state}": nn.ModuleDict({
                 operation: Edge(operation, blueprint.hidden_size, layer.activation)
                 for operation in OPERATIONS
                 if operation != "zero"
             })
-            for node, state in places
+            for node, state in self.places
         })  # fmt: skip
 
     def along(self, node: int, state: int, x: Tensor) -> Tensor | None:
@@ -280,7 +272,7 @@ class Adabert(Student):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ctx.seed)
             for i, each in enumerate(student.encoder.layers):
-                each.mixer = SuperCell(student.blueprint, layer, i, architecture.places, architecture.gates)
+                each.mixer = SuperCell(student.blueprint, layer, i, architecture)
                 each.mixer.apply(student._init_weights)
         return student
 
@@ -291,15 +283,8 @@ class Adabert(Student):
     def objectives(self, ctx: Context) -> list[Objective]:
         """What the choices cost, unless that weighs nothing."""
         architecture, cost = self._architecture(ctx), operation_costs(self.hidden_size)
-        if not self.beta:
-            return []
-        return [
-            Penalty(
-                "efficiency",
-                lambda: efficiency(architecture.gates(True), cost.to(architecture.edges.device)),
-                self.beta,
-            )
-        ]
+        price = Penalty("efficiency", lambda: efficiency(architecture.gates(True), cost), self.beta)
+        return [price] if self.beta else []
 
     def callbacks(self, ctx: Context) -> list[TrainerCallback]:
         """Draws and turns."""
