@@ -83,6 +83,27 @@ class Small(Method):
         return [Penalty("small", lambda: torch.zeros(())), tape]
 
 
+class Asks(Method):
+    """Learns the answers of a teacher, and remembers whose."""
+
+    cite: ClassVar[str] = "a test"
+    supervises: ClassVar[bool] = True
+    seen: ClassVar[list] = []
+
+    def objectives(self, ctx):
+        self.seen.append((ctx.task, ctx.teacher))
+        return [TaskLoss()]
+
+
+def test_a_method_is_asked_for_the_terms_of_each_task_and_its_teacher(request_for, teachers, tmp_path):
+    others, run = loaded(request_for, teachers)
+    asks = {kind: teachers[kind] for kind in OTHERS}
+    stage = Stage(name="s", methods=(("test/asks", Asks()),), tasks=asks)
+    Asks.seen.clear()
+    lessons(stage, others, run.teacher, context_for(run, seed=5), shared=[], cache=tmp_path)
+    assert Asks.seen == [(other.task, other.teacher) for other in others.values()]
+
+
 def test_another_task_is_taught_by_the_terms_on_logits_and_the_penalties(request_for, teachers, tmp_path):
     small = ("test/small", Small())
     stage = Stage(name="s", methods=(("distill/logits", find("distill/logits")(alpha=0.5)), small), tasks={

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import HeadSpec
 from bertpress.tasks import Encoded, Task
-from bertpress.training.objectives import Objective
-from bertpress.training.passes import Pass
+from bertpress.training.objectives import Objective, captures
+from bertpress.training.passes import Configure, Pass
 from bertpress.training.teacher import Teacher
 
 
@@ -47,6 +47,14 @@ class Lesson:
     def follows(self) -> Teacher | None:
         """The teacher, if a term asks it."""
         return self.teacher if any(term.needs_teacher for term in self.all_objectives) else None
+
+    def answer(self, configure: Configure, batch: dict[str, Tensor], answers: dict[Configure, Any]) -> Any:
+        """The teacher's output in one configuration; passes that share it compute it once, into ``answers``."""
+        assert self.teacher is not None
+        if configure not in answers:
+            with configure(self.teacher.model):
+                answers[configure] = self.teacher(batch, captures(self.all_objectives, teacher=True))
+        return answers[configure]
 
 
 @contextmanager

@@ -141,19 +141,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                     output.logits = self.answer(output, batch)
                 student = in_float32(output)
             asks = any(term.needs_teacher for term in terms)
-            teacher = self._answer(lesson, each.teacher, batch, answers) if asks else None
+            teacher = lesson.answer(each.teacher, batch, answers) if asks else None
             loss, found = total(terms, Step(batch, student, teacher, lesson.task, self.extra))
             yield loss if each.weight == 1 else loss * each.weight, {each.term(name): found[name] for name in found}
-
-    def _answer(
-        self, lesson: Lesson, configure: Configure, batch: dict[str, Tensor], answers: dict[Configure, Any]
-    ) -> Any:
-        """The teacher's output in one configuration; passes that share it compute it once."""
-        assert lesson.teacher is not None
-        if configure not in answers:
-            with configure(lesson.teacher.model):
-                answers[configure] = lesson.teacher(batch, captures(lesson.all_objectives, teacher=True))
-        return answers[configure]
 
     def _learn(self, lesson: Lesson, batch: dict[str, Tensor], share: float) -> None:
         """Add the gradients of every pass over one batch, which is ``share`` of the update."""
