@@ -163,9 +163,9 @@ def test_time_limit_shortens_the_run_and_its_schedule(tmp_path):
         def on_step_end(self, *args, **_):
             time.sleep(0.02)
 
-    result = plain(tmp_path, [Slow()], epochs=1000, max_seconds=1.0)
-    assert 10 < result.steps < 100
-    assert result.seconds < 3
+    result = plain(tmp_path, [Slow()], epochs=1000, max_seconds=2.0)
+    assert 2 <= result.steps < 100  # few where other work goes on beside it
+    assert result.seconds < 10
     assert [entry for entry in result.log if "loss" in entry][-1]["learning_rate"] < 3e-4
 
 

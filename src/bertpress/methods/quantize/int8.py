@@ -47,7 +47,7 @@ class Int8(Quantizer):
 
     granularity: Literal["tensor", "channel"] = Field("channel", description="Weights that share a scale.")
     ranges: RangeRule = Field("percentile", description="How an activation's range follows from what was seen.")
-    percentile: float = Field(99.99, gt=50, le=100, description="Share of the values that the range covers.")
+    percentile: float = Field(99.999, gt=50, le=100, description="Share of the values that the range covers.")
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the ranges are taken from.")
     activations: bool = Field(True, description="False: integers in the file alone, for size without speed.")
     activation_scales: Scales = Field(
