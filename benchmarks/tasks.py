@@ -3,9 +3,10 @@
     python benchmarks/tasks.py --model DIR --data DIR [--teachers DIR] [--out DIR] [--train-limit N] [TASK ...]
 
 For each task: ``bertpress compress`` with recipe ``quick`` of the task's pinned teacher (benchmarks/teachers.py), or of
-the model where there is none, then ``bertpress evaluate`` on torch, ONNX Runtime and
-OpenVINO.  Agreement: labels of the int8 files against their own simulation, and logits of the uncompressed model's
-exports against the model in memory.  Interrupted runs go on.  Writes results/tasks.json, tasks of earlier commands
+the model where there is none, then ``bertpress evaluate`` on torch, ONNX Runtime and OpenVINO.  Agreement: labels of
+the int8 files against their own simulation, and logits of the uncompressed model's exports against the model in memory.
+Beside the first stands what the simulation agrees with itself on where one weight is off by a millionth, which is the
+most that two engines can agree on.  Interrupted runs go on.  Writes results/tasks.json, tasks of earlier commands
 included.
 """
 
@@ -22,7 +23,8 @@ from typing import Any
 from comparison import CACHE
 
 from bertpress import artifact, tasks
-from bertpress.export.parity import parity
+from bertpress.artifact import Artifact
+from bertpress.export.parity import parity, repeatability
 from bertpress.measure.environment import environment
 from bertpress.training import collate_for
 
@@ -38,20 +40,30 @@ def bertpress(*arguments: str) -> Any:
     return json.loads(subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
 
+def real_batches(made: Artifact, data: Path, rows: int) -> list[dict[str, Any]]:
+    """Padded batches of validation rows."""
+    assert made.task is not None
+    encoded = tasks.encode(made.task, tasks.load(made.task, "validation", data, rows), made.tokenizer, training=False)
+    collate, size = collate_for(made.tokenizer), 16
+    return [
+        collate([encoded[i] for i in range(at, min(at + size, len(encoded)))]) for at in range(0, len(encoded), size)
+    ]
+
+
 def float_agreement(teacher: Path, data: Path, rows: int) -> dict[str, Any]:
     """Largest difference of logits between the uncompressed model in memory and its exports, on real rows."""
     made = artifact.load(teacher)
     for runtime in ("openvino", "onnx"):
         if not (teacher / runtime).is_dir():
             made.export(runtime)
-    task = made.task
-    assert task is not None
-    encoded = tasks.encode(task, tasks.load(task, "validation", data, rows), made.tokenizer, training=False)
-    collate, size = collate_for(made.tokenizer), 16
-    batches = [
-        collate([encoded[i] for i in range(at, min(at + size, len(encoded)))]) for at in range(0, len(encoded), size)
-    ]
+    batches = real_batches(made, data, rows)
     return {engine: asdict(parity(made.model, teacher, engine, batches)) for engine in ENGINES[1:]}
+
+
+def own_agreement(pressed: Path, data: Path, rows: int) -> dict[str, Any]:
+    """What the simulation of the compressed model agrees with itself on, one of its weights off by a millionth."""
+    made = artifact.load(pressed)
+    return asdict(repeatability(made.model, real_batches(made, data, rows)))
 
 
 def run(task: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -85,6 +97,7 @@ def run(task: str, options: argparse.Namespace) -> dict[str, Any]:
         "engines": {engine: {key: figures[key] for key in KEPT} for engine, figures in engines.items()},
         "evaluated_from_disk": scored,
         "float_exports": float_agreement(out / "teacher", options.data, 300),
+        "simulation_with_itself": own_agreement(out / "model", options.data, 300),
         "command": results["command"],
     }
 

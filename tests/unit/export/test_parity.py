@@ -56,3 +56,16 @@ def test_pads_do_not_count_and_the_mode_stays(tmp_path):
     assert found.compared == 2
     assert found.logit_difference < 1e-5
     assert model.training
+
+
+def test_a_millionth_moves_a_float_model_by_as_much_and_integers_by_steps_of_their_grid():
+    exact = mixed()
+    batches = parity.probes(exact)
+    before = {name: value.clone() for name, value in exact.state_dict().items()}
+    found = parity.repeatability(exact, batches)
+    assert 0 < found.logit_difference < 1e-4
+    assert (found.label_agreement, found.compared) == (100.0, 10)
+    assert all(torch.equal(value, before[name]) for name, value in exact.state_dict().items())
+    with torch.no_grad():
+        exact.encoder.embeddings.norm.weight.zero_()  # a scale of zero cannot grow
+    assert parity.repeatability(exact, batches).logit_difference == 0
