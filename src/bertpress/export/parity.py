@@ -61,7 +61,7 @@ def repeatability(model: BertpressPreTrainedModel, batches: Sequence[Mapping[str
     Integers that lie next to a boundary then round to the other side, and from layer to layer more of them do, as
     between any two engines: what agrees here is the most that an engine can be expected to agree.
     """
-    norm = model.encoder.embeddings.norm.weight
+    norm = model.get_parameter("encoder.embeddings.norm.weight")
     before = norm.detach().clone()
 
     def nudged(batch: Mapping[str, Tensor]) -> Array:
