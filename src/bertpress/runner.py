@@ -15,7 +15,7 @@ from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError
 from bertpress.measure.environment import environment, int8_is_fast
 from bertpress.methods.base import Need, Trait
-from bertpress.others import load_others
+from bertpress.other_tasks import load_others
 from bertpress.outcome import ENGINES, measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page

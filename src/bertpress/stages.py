@@ -18,7 +18,7 @@ from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
 from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
-from bertpress.others import Asked, Other, lessons
+from bertpress.other_tasks import Asked, Other, lessons
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.supervision import clone as clone

@@ -9,7 +9,7 @@ from bertpress import tasks
 from bertpress.encoder.model import build_model
 from bertpress.methods.base import Method, Need
 from bertpress.methods.registry import find
-from bertpress.others import Asked, Other
+from bertpress.other_tasks import Asked, Other
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage

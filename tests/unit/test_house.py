@@ -21,7 +21,7 @@ FLOORS = [
     {"errors"},
     {"encoder"},
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
-    {"recipe", "runfolder", "stages", "outcome", "teacher", "supervision", "data", "others", "overrides"},
+    {"recipe", "runfolder", "stages", "outcome", "teacher", "supervision", "data", "other_tasks", "overrides"},
     {"runner", "listing", "inputs", "demo", "measuring"},
     {"api", "study"},
     {"terminal", "options", "cli", "docs", "__main__"},

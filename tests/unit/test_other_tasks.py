@@ -12,7 +12,7 @@ from bertpress.encoder.imports import load_pretrained
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Method
 from bertpress.methods.registry import find
-from bertpress.others import Asked, lessons, load_others
+from bertpress.other_tasks import Asked, lessons, load_others
 from bertpress.recipe import Recipe, Stage
 from bertpress.runner import Request, press
 from bertpress.stages import Run, context_for
