@@ -237,6 +237,11 @@ class Blueprint(Spec):
         """Whether it matters which segment a token is in."""
         return self.embeddings.segments > 1 or (self.head is not None and self.head.siamese)
 
+    @property
+    def by_token(self) -> bool:
+        """Whether every layer has a state for each token: none works on a shortened sequence or on a half of a pair."""
+        return self.shortening is None and not (self.head is not None and self.head.siamese)
+
     def with_float_activations(self) -> "Blueprint":
         """The same encoder without quantizers at its slots."""
         return self.replace(activation_bits=None, activation_scales="static", quantized_maps=False)

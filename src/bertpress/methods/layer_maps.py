@@ -91,3 +91,13 @@ def attention_places(
             )
     tape = [[i for i, count in enumerate(counts, start=1) if count] for counts in heads]
     return [(tape[0].index(mine), tape[1].index(theirs)) for mine, theirs in pairs]
+
+
+def check_tokens(name: str, *models: Model) -> None:
+    """Refuse models whose layers have no state for each token.
+
+    Raises:
+        RecipeError: naming the method.
+    """
+    if not all(model.blueprint.by_token for model in models):
+        raise RecipeError(f"{name}: needs layers that work on the tokens as they come, not shortened or apart")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from bertpress.encoder.heads import pool
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
+from bertpress.methods.layer_maps import check_tokens
 from bertpress.methods.linear_maps import linear
 from bertpress.tasks import Encoded
 from bertpress.training.objectives import Objective, Step
@@ -201,6 +202,7 @@ class CoDIR(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Make the maps."""
         assert ctx.teacher is not None
+        check_tokens(NAME, model, ctx.teacher)
         if ctx.task.multi_label or not (ctx.task.is_classification or ctx.task.kind == "masked-lm"):
             kind = "several labels a text" if ctx.task.multi_label else ctx.task.kind
             raise RecipeError(f"{NAME}: the task {ctx.task.name} must have one class for each text, not {kind}")

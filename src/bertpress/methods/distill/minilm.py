@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
+from bertpress.methods.layer_maps import check_tokens
 from bertpress.methods.relations import Maps, Relations, attention_of
 from bertpress.training.objectives import Objective, TaskLoss
 
@@ -40,6 +41,7 @@ class MiniLM(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """See that maps can be compared head by head."""
         assert ctx.teacher is not None
+        check_tokens(NAME, model, ctx.teacher)
         heads, there = (len(attention_of(side, -1, NAME).heads) for side in (model, ctx.teacher))
         if heads != there:
             raise RecipeError(

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
+from bertpress.methods.layer_maps import check_tokens
 from bertpress.methods.relations import Relations, attention_of, relation_heads
 from bertpress.training.objectives import Objective, TaskLoss
 
@@ -45,6 +46,7 @@ class MiniLMv2(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """See that the layer is there, and can be cut like the student's."""
         assert ctx.teacher is not None
+        check_tokens(NAME, model, ctx.teacher)
         depth = len(ctx.teacher.blueprint.layers)
         if self.teacher_layer is not None and self.teacher_layer > depth:
             raise RecipeError(f"{NAME}: teacher_layer={self.teacher_layer} must be at most {depth}")

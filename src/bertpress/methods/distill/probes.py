@@ -23,6 +23,7 @@ from bertpress.encoder.blueprint import HeadSpec
 from bertpress.encoder.heads import pool
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
+from bertpress.methods.layer_maps import check_tokens
 from bertpress.methods.linear_maps import linear
 from bertpress.methods.matching import comparable_rows
 from bertpress.tasks.masking import IGNORED
@@ -150,6 +151,7 @@ class Probes(Method):
         """Train the probes, or read them where an interrupted run has; the student's classifiers are fresh."""
         task, teacher = ctx.task, ctx.teacher
         assert teacher is not None
+        check_tokens(NAME, model, teacher)
         if task.multi_label or not (
             task.is_classification or task.kind in ("token-classification", "question-answering")
         ):

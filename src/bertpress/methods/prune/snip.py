@@ -262,7 +262,7 @@ class Snip(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Spectral norms below, gates above, and hooks that watch; refused where these would find nothing."""
         shape = model.blueprint
-        if shape.shortening is not None or (shape.head is not None and shape.head.siamese):
+        if not shape.by_token:
             raise RecipeError("prune/snip: needs layers that work on the tokens as they come, not shortened or apart")
         if not any(layer.attention.heads or any(layer.ffn) for layer in shape.layers):
             raise RecipeError("prune/snip: the model has neither heads nor feed-forward networks to remove")

@@ -62,7 +62,7 @@ class Transformer(Method):
         shape = student.blueprint
         ctx.say(
             f"student/transformer: {len(shape.layers)} of {depth} layers, hidden {shape.hidden_size}, "
-            f"heads {len(shape.layers[0].attention.heads)}, ffn {shape.layers[0].ffn[0]}"
+            f"heads {len(shape.layers[0].attention.heads)}, ffn {sum(shape.layers[0].ffn)}"
         )
         return student
 
