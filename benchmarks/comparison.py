@@ -209,6 +209,39 @@ def timed(models: Mapping[str, Path], task: str, data: Path, threads: int) -> di
     return {which: {key: each[key] for key in kept} for which, each in zip(models, figures, strict=True)}
 
 
+def time_all(
+    names: Sequence[str],
+    options: argparse.Namespace,
+    measure: Callable[[str, str], Mapping[str, Any]],
+    write: Callable[[list[dict[str, Any]]], None],
+) -> int:
+    """Time the artifacts of seed 0 that are there and have not been timed; ``write`` gets all entries after each.
+
+    Args:
+        names: of the rows.
+        options: of the benchmark.
+        measure: from the row and the task to what is kept, in ``timing.json`` of the run's folder.
+        write: as in :func:`compare`.
+
+    Returns:
+        The exit status.
+    """
+    for task in options.tasks:
+        for name in options.only or names:
+            known = place_of(options, name, task, 0) / "timing.json"
+            if known.parent.is_dir() and not known.is_file():
+                print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
+                known.write_text(json.dumps(measure(name, task), indent=1) + "\n", encoding="utf-8")
+            write(entries_of(options))
+    return 0
+
+
+def timing_of(entry: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`time_all` measured of a run, under ``timing``; empty where it has not been timed."""
+    known = place_of(options, entry["name"], entry["task"], entry["seed"]) / "timing.json"
+    return {"timing": json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else {}
+
+
 def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What every run that has ended left, and what the results hold of runs whose folders are gone."""
     found = json.loads(options.results.read_text(encoding="utf-8"))["entries"] if options.results.is_file() else []

@@ -12,13 +12,12 @@ results/distill.json and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of, timed
+from comparison import Row, arguments, compare, markdown, place_of, save, scored, teacher_of, time_all, timed, timing_of
 
 from bertpress.measure.environment import usable_cores
 from bertpress.study.claims import ATTENTION, COMBINING, GENERAL_FIRST, Claim, check
@@ -150,13 +149,15 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
     return markdown(head, lines)
 
 
+def ratio(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The teacher's latency and the artifact's on OpenVINO."""
+    pair = {"teacher": teacher_of(task, options.teachers), "artifact": place_of(options, name, task, 0) / "model"}
+    return timed(pair, task, options.data, options.threads)
+
+
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     """Results of every run that has ended so far, of this command and of earlier ones."""
-    whole = []
-    for entry in entries:
-        known = place_of(options, entry["name"], entry["task"], entry["seed"]) / "timing.json"
-        timing = {"timing": json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else {}
-        whole.append({**entry, **timing})
+    whole = [{**entry, **timing_of(entry, options)} for entry in entries]
     checked = verdicts(whole)
     save(options, {"entries": whole, "claims": checked})
     text = f"{table(whole)}\n{claims_table(checked)}"
@@ -172,16 +173,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.time:
         return compare(ROWS, options, partial(write, options))
-    for task in options.tasks:
-        for name in options.only or ["no teacher", *FAMILIES]:
-            place = place_of(options, name, task, 0)
-            if place.is_dir() and not (place / "timing.json").is_file():
-                print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
-                pair = {"teacher": teacher_of(task, options.teachers), "artifact": place / "model"}
-                found = timed(pair, task, options.data, options.threads)
-                (place / "timing.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            write(options, entries_of(options))
-    return 0
+    return time_all(["no teacher", *FAMILIES], options, partial(ratio, options=options), partial(write, options))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ alike, on real sentences at batch 1.  Writes results/prune.json and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from comparison import Row, arguments, compare, entries_of, markdown, place_of, save, scored, teacher_of, timed
+from comparison import Row, arguments, compare, markdown, place_of, save, scored, teacher_of, time_all, timed, timing_of
 
 from bertpress import artifact, tasks
 from bertpress.measure.environment import usable_cores
@@ -134,8 +133,7 @@ def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, A
         kept = sum(int(weight.count_nonzero()) for weight in weights)
         entry["density"] = kept / max(1, sum(weight.numel() for weight in weights))
         entry["macs"] = sum(made.blueprint.macs(32).values())
-    known = place / "timing.json"
-    return entry | ({"timing": json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else {})
+    return entry | timing_of(entry, options)
 
 
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
@@ -153,14 +151,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.time:
         return compare(ROWS, options, partial(write, options))
-    for task in options.tasks:
-        for name in options.only or ROWS:
-            known = place_of(options, name, task, 0) / "timing.json"
-            if known.parent.is_dir() and not known.is_file():
-                print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
-                known.write_text(json.dumps(ratios(name, task, options), indent=1) + "\n", encoding="utf-8")
-            write(options, entries_of(options))
-    return 0
+    return time_all(list(ROWS), options, partial(ratios, options=options), partial(write, options))
 
 
 if __name__ == "__main__":
