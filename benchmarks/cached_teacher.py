@@ -11,7 +11,6 @@ results/cached_teacher.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -21,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import CACHE, teacher_of
+from comparison import CACHE, save_timings, teacher_of
 
 from bertpress import artifact, tasks
 from bertpress.encoder.surgery import keep_layers
-from bertpress.measure.environment import environment, usable_cores
-from bertpress.measure.statistics import paired_ratio, rounded
+from bertpress.measure.environment import usable_cores
+from bertpress.measure.statistics import paired_ratio
 from bertpress.methods.matching import TeacherLoss
 from bertpress.training import TaskLoss, Teacher, TrainSettings, train
 
@@ -97,10 +96,8 @@ def main() -> int:
             {"name": name, "at_most": bar, "measured": ratios[name]["value"], "met": ratios[name]["value"] <= bar}
             for name, bar in BARS.items()
         ],
-        "environment": environment(threads=options.threads, seed=0),
-        "command": " ".join(["python", *sys.argv]),
     }
-    options.results.write_text(json.dumps(rounded(content), indent=1) + "\n", encoding="utf-8")
+    save_timings(options.results, content, options.threads)
     for bar in content["bars"]:
         verdict = "met" if bar["met"] else "MISSED"
         print(f"{bar['name']}: {bar['measured']:.3f}, at most {bar['at_most']}: {verdict}", file=sys.stderr)

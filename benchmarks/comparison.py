@@ -26,6 +26,7 @@ from bertpress.errors import BertpressError, Interrupted
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import environment
 from bertpress.measure.size import size
+from bertpress.measure.statistics import rounded
 from bertpress.outcome import scores, texts_of
 from bertpress.recipe import Recipe
 from bertpress.runner import Pressed, Request, press
@@ -254,6 +255,13 @@ def save(options: argparse.Namespace, content: Mapping[str, Any]) -> None:
     whole = {**content, "environment": environment(), "command": " ".join(["python", *sys.argv])}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def save_timings(path: Path, content: Mapping[str, Any], threads: int) -> None:
+    """Write rounded timings with threads, machine and command."""
+    made_on = {"environment": environment(threads=threads, seed=0), "command": " ".join(["python", *sys.argv])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rounded({**content, "threads": threads, **made_on}), indent=1) + "\n", encoding="utf-8")
 
 
 def scored(entries: Sequence[Mapping[str, Any]], name: str, task: str) -> str:

@@ -12,7 +12,6 @@ results/int8_speed.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,14 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from comparison import save_timings
 from transformers import BertConfig, BertForSequenceClassification
 
 from bertpress.encoder.imports import from_transformers
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.engines import load_engine
 from bertpress.export.openvino import export
-from bertpress.measure.environment import environment, usable_cores
-from bertpress.measure.statistics import Latency, paired_ratio, rounded
+from bertpress.measure.environment import usable_cores
+from bertpress.measure.statistics import Latency, paired_ratio
 from bertpress.methods.base import Context
 from bertpress.methods.quantize.int8 import Int8
 
@@ -129,12 +129,8 @@ def main() -> int:
     content = {
         "lengths": figures,
         "bars": {"faster_than_nncf": NNCF_BAR, "faster_than_eager": EAGER_BAR},
-        "threads": options.threads,
-        "environment": environment(threads=options.threads, seed=0),
-        "command": " ".join(["python", *sys.argv]),
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(rounded(content), indent=1) + "\n", encoding="utf-8")
+    save_timings(options.results, content, options.threads)
     return 0
 
 

@@ -11,7 +11,6 @@ is held against that line.  Writes results/prune_speed.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,14 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from comparison import save_timings
 from int8_speed import CALIBRATION, LENGTH, batches, by_us, interleaved
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import BertpressPreTrainedModel, build_model
 from bertpress.encoder.surgery import keep_heads, keep_layers, keep_neurons
 from bertpress.engines import load_engine
-from bertpress.measure.environment import environment, usable_cores
-from bertpress.measure.statistics import Latency, paired_ratio, rounded
+from bertpress.measure.environment import usable_cores
+from bertpress.measure.statistics import Latency, paired_ratio
 
 LAYERS, HEADS, FFN = 12, 12, 3072
 HALF_BAR, SIX_BAR, LINE_BAR = 1.6, 1.9, 0.10
@@ -125,12 +125,8 @@ def main() -> int:
     content = {
         "settings": settings,
         "bars": checked,
-        "threads": options.threads,
-        "environment": environment(threads=options.threads, seed=0),
-        "command": " ".join(["python", *sys.argv]),
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(rounded(content), indent=1) + "\n", encoding="utf-8")
+    save_timings(options.results, content, options.threads)
     return 0
 
 
