@@ -4,7 +4,8 @@ Source: Sanh, Wolf & Rush 2020, "Movement pruning: adaptive sparsity by fine-tun
 4.  Each weight has a score; the mask is 1 where the score is among the largest share of its matrix (hard), or where
 its sigmoid exceeds a threshold (soft), and the straight-through gradient of a score is that of the masked weight times
 the weight.  The share falls, or the threshold rises, along a cubic schedule.
-Departs from it: begin and end of the schedule are shares of the training run; its L0 baseline is left out.
+Departs from it: begin and end of the schedule are shares of the training run; its L0 baseline is left out.  Scores may
+start from the weights' magnitudes, so that a run too short to tell movement from noise begins as magnitude pruning does.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Scored(WeightTransform):
 
     level: Tensor
 
-    def __init__(self, weight: Tensor, learning_rate: float, level: float) -> None:
+    def __init__(self, start: Tensor, learning_rate: float, level: float) -> None:
         super().__init__()
-        self.scores = nn.Parameter(torch.zeros_like(weight))
+        self.scores = nn.Parameter(start)
         self.optimization = Optimization(learning_rate=learning_rate, weight_decay=0.0)
         self.register_buffer("level", torch.tensor(level, dtype=torch.float64))
 
@@ -68,18 +69,24 @@ class HighScores(Scored):
     """Keeps the weights whose sigmoid of the score is above ``level``, but never less than a share.
 
     Args:
-        weight: as it is now.
+        start: scores, the shape of the weight.
         learning_rate: of the scores.
         floor: the share.
     """
 
-    def __init__(self, weight: Tensor, learning_rate: float, floor: float) -> None:
-        super().__init__(weight, learning_rate, 0.0)
+    def __init__(self, start: Tensor, learning_rate: float, floor: float) -> None:
+        super().__init__(start, learning_rate, 0.0)
         self.floor = floor
 
     def kept(self) -> Tensor:
         """A number that the scores decide."""
         return above(self.scores, float(self.level), self.floor)
+
+
+def relative_magnitude(weight: Tensor) -> Tensor:
+    """Each weight's magnitude over the mean of its matrix, same shape; 0 for a matrix of zeros."""
+    sizes = weight.abs()
+    return sizes / sizes.mean().clamp(min=torch.finfo(sizes.dtype).tiny)
 
 
 def activity(transforms: Sequence[Scored], final: float) -> Tensor:
@@ -119,6 +126,9 @@ class Movement(Gradual):
     threshold: float = Field(0.1, gt=0, lt=1, description="soft: sigmoid of a score above which its weight stays.")
     penalty: float = Field(400.0, ge=0, le=1_000_000, description="soft: weight of the scores' mean; more: fewer stay.")
     floor: float = Field(0.005, ge=0, le=1, description="soft: share of each matrix that stays in any case.")
+    start: Literal["zero", "magnitude"] = Field(
+        "zero", description="Scores to begin with; magnitude: each weight's over the mean of its matrix."
+    )
     score_learning_rate: float = Field(1e-2, gt=0, le=10, description="Peak learning rate of the scores.")
     end: float = Field(0.8, ge=0, le=1, description="Share of the steps after which no more go; as begin: all at once.")
     freeze_embeddings: bool = Field(True, description="The embeddings are not trained.")
@@ -137,9 +147,10 @@ class Movement(Gradual):
         return model
 
     def _scored(self, weight: Tensor) -> Scored:
+        start = torch.zeros_like(weight) if self.start == "zero" else relative_magnitude(weight)
         if self.variant == "hard":
-            return TopScores(weight, self.score_learning_rate, 1.0)
-        return HighScores(weight, self.score_learning_rate, self.floor)
+            return TopScores(start, self.score_learning_rate, 1.0)
+        return HighScores(start, self.score_learning_rate, self.floor)
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """Soft: the penalty, without which nothing would be pruned."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 from short_training import SETTINGS, TASK, batch, context, tiny, train
 
-from bertpress.methods.prune.movement import HighScores, Movement, TopScores, activity
+from bertpress.methods.masks import largest
+from bertpress.methods.prune.movement import HighScores, Movement, TopScores, activity, relative_magnitude
 from bertpress.methods.transform import bake
 from bertpress.training.optimizer import make_groups
 
@@ -15,7 +16,7 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("made", [lambda w: TopScores(w, 1e-2, 0.4), lambda w: HighScores(w, 1e-2, 0.1)])
+@pytest.mark.parametrize("made", [lambda w: TopScores(0 * w, 1e-2, 0.4), lambda w: HighScores(0 * w, 1e-2, 0.1)])
 def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight(made):
     weight, wanted = drawn(6, 5).requires_grad_(), drawn(6, 5, seed=1)
     transform = made(weight.detach())
@@ -33,7 +34,7 @@ def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight(m
 def test_scores_gather_the_movement_of_the_weights():
     """With plain SGD: S = -rate * sum of (dL/dW' * W)."""
     weight = drawn(4, 4)
-    transform, expected = TopScores(weight, 1e-2, 1.0), torch.zeros(4, 4)
+    transform, expected = TopScores(torch.zeros(4, 4), 1e-2, 1.0), torch.zeros(4, 4)
     optimizer = torch.optim.SGD([transform.scores], lr=0.1)
     for seed in range(5):
         gradient, current = drawn(4, 4, seed=seed), weight + drawn(4, 4, seed=seed + 9)
@@ -45,15 +46,26 @@ def test_scores_gather_the_movement_of_the_weights():
 
 
 def test_a_share_of_the_largest_scores_exactly_even_where_all_are_equal():
-    transform = TopScores(drawn(10, 7), 1e-2, 0.3)
+    transform = TopScores(torch.zeros(10, 7), 1e-2, 0.3)
     assert int(transform.kept().sum()) == 21
     transform.scores.data.copy_(drawn(10, 7, seed=3))
     scores = transform.scores.detach()
     assert float(scores[transform.kept()].min()) > float(scores[~transform.kept()].max())
 
 
+def test_scores_may_start_where_magnitude_pruning_would_choose():
+    weight = torch.tensor([[-3.0, 1.0], [0.5, -1.5]])
+    torch.testing.assert_close(relative_magnitude(weight), torch.tensor([[2.0, 2 / 3], [1 / 3, 1.0]]))
+    assert not relative_magnitude(torch.zeros(2, 2)).any()
+    model = Movement(start="magnitude").attach(tiny(), context())
+    transform = next(iter(model.encoder.layers[0].attention.query.parametrizations.weight))
+    transform.level.fill_(0.25)
+    weight = model.get_parameter(NAME).detach()
+    assert torch.equal(transform.kept(), largest(weight.abs(), round(0.25 * weight.numel())))
+
+
 def test_sigmoids_above_the_threshold_and_never_less_than_the_floor():
-    transform = HighScores(drawn(20, 10), 1e-2, 0.005)
+    transform = HighScores(torch.zeros(20, 10), 1e-2, 0.005)
     transform.scores.data.copy_(drawn(20, 10, seed=3))
     transform.level.fill_(0.6)
     assert torch.equal(transform.kept(), transform.scores.detach() > torch.log(torch.tensor(1.5)))
@@ -63,7 +75,7 @@ def test_sigmoids_above_the_threshold_and_never_less_than_the_floor():
 
 
 def test_the_penalty_is_the_mean_over_matrices_and_grows_with_the_threshold():
-    small, large = HighScores(drawn(2, 2), 1e-2, 0.0), HighScores(drawn(8, 8), 1e-2, 0.0)
+    small, large = HighScores(torch.zeros(2, 2), 1e-2, 0.0), HighScores(torch.zeros(8, 8), 1e-2, 0.0)
     small.scores.data.fill_(1.0)
     assert activity([small, large], 0.1).item() == 0
     for transform in (small, large):
@@ -139,7 +151,7 @@ def test_it_finds_the_weights_that_grow():
     """Weights that the loss drives up get high scores, those that it drives down low ones, whatever their size."""
     weight = drawn(50, 2).abs() + 0.1
     up = torch.arange(100).reshape(50, 2) % 3 == 0
-    transform = TopScores(weight, 1e-2, 1.0)
+    transform = TopScores(torch.zeros(50, 2), 1e-2, 1.0)
     optimizer = torch.optim.AdamW([transform.scores], lr=1e-2, weight_decay=0.0)
     for _ in range(3):
         optimizer.zero_grad()
