@@ -90,5 +90,5 @@ class States:
 def _checksum(arrays: dict[str, Array]) -> str:
     found = 0
     for name in sorted(arrays):
-        found = zlib.crc32(arrays[name], found)
+        found = zlib.crc32(arrays[name].data, found)
     return str(found)

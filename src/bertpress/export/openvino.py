@@ -84,11 +84,14 @@ def share_weights(path: Path, others: Sequence[Path]) -> None:
         others: graphs whose own ``.bin`` goes.
     """
     weights = path.with_suffix(".bin")
-    places = {value: constant.get("offset", "") for constant, value, _ in _constants(ElementTree.parse(path), weights)}
+    places = {
+        value: constant.get("offset", "")
+        for constant, value, _ in _constants(ElementTree.parse(path).getroot(), weights)
+    }
     with weights.open("ab") as file:
         for other in others:
             tree, own = ElementTree.parse(other), other.with_suffix(".bin")
-            for constant, value, content in _constants(tree, own):
+            for constant, value, content in _constants(tree.getroot(), own):
                 if value not in places:
                     file.write(bytes(-file.tell() % ALIGNMENT))
                     places[value] = str(file.tell())
@@ -98,10 +101,10 @@ def share_weights(path: Path, others: Sequence[Path]) -> None:
             own.unlink()
 
 
-def _constants(tree: ElementTree.ElementTree, weights: Path) -> Iterator[tuple[ElementTree.Element, bytes, memoryview]]:
+def _constants(root: ElementTree.Element, weights: Path) -> Iterator[tuple[ElementTree.Element, bytes, memoryview]]:
     """Where the constants of a graph are said to lie, each with a hash of its bytes and the bytes."""
     whole = memoryview(weights.read_bytes())
-    for layer in tree.iter("layer"):
+    for layer in root.iter("layer"):
         if layer.get("type") == "Const":
             for constant in layer.iter("data"):
                 at, size = (int(constant.get(name, 0)) for name in ("offset", "size"))
