@@ -26,8 +26,7 @@ class Torch:
     def __init__(self, model: BertpressPreTrainedModel, files: list[Path], threads: int | None) -> None:
         self.model, self.files = model.eval(), files
         self._threads = threads or torch.get_num_threads()
-        segments = model.blueprint.embeddings.segments > 1
-        self._inputs = INPUTS if segments else INPUTS[:2]
+        self._inputs = INPUTS if model.blueprint.reads_segments else INPUTS[:2]
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Torch:

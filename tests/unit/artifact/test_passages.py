@@ -6,22 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from deformed import PASSAGES, TASK, deformed
 
-from bertpress import artifact, tasks
+from bertpress import tasks
 from bertpress.artifact.predict import logits_of
-from bertpress.encoder.imports import load_pretrained
 from bertpress.engines.states import States, packed, unpacked
 from bertpress.errors import ArtifactError, DataError
 from bertpress.inputs import passages_of
 from bertpress.methods.attention.deformer import Deformer
-from bertpress.methods.base import Context
 
-PASSAGES = {
-    "rome": "anna wrote the book in rome .",
-    "paris": " and ".join(["the city was very cold", "the river was bright", "anna sang a song in paris"] * 4) + " .",
-    "film": "the film was good .",
-}
 QUESTIONS = [
     {"question": "who wrote it ?", "passage": "rome"},
     {"question": "where was it ?", "passage": "paris"},
@@ -31,28 +24,10 @@ QUESTIONS = [
 ENGINES = ["torch", "openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)]
 
 
-def saved(folder, tiny_model, task, method):
-    loaded = load_pretrained(tiny_model, task.head())
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        for _, weight in loaded.model.unique_weights():
-            weight.data.add_(0.1 * torch.randn_like(weight))
-    model = method.attach(loaded.model, Context(task=task, tokenizer=tokenizer, seed=0))
-    return artifact.save(model, tokenizer, task, folder, seed=0)
-
-
 @pytest.fixture(scope="module")
-def task():
-    return tasks.resolve("question-answering", max_length=32).replace(stride=8)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_model, task):
+def made(tmp_path_factory, tiny_model):
     """A tiny answerer of one separate layer, exported."""
-    found = saved(tmp_path_factory.mktemp("deformed") / "model", tiny_model, task, Deformer(layers=1))
+    found = deformed(tmp_path_factory.mktemp("deformed") / "model", tiny_model)
     found.export("openvino")
     return found
 
@@ -62,37 +37,37 @@ def reader(made, tmp_path):
     return made.reader(PASSAGES, tmp_path / "states")
 
 
-def test_windows_of_a_passage_do_not_depend_on_the_question(made, task):
+def test_windows_of_a_passage_do_not_depend_on_the_question(made):
     texts = [[question["question"], PASSAGES["paris"]] for question in QUESTIONS]
-    encoded = tasks.encode(task, tasks.from_texts(task, texts), made.tokenizer, training=False, apart=True)
+    encoded = tasks.encode(TASK, tasks.from_texts(TASK, texts), made.tokenizer, training=False, apart=True)
     seconds = [[] for _ in texts]
     for i in range(len(encoded)):
         item = encoded[i]
         seconds[encoded.row_of[i]].append(item["input_ids"][item["token_type_ids"] == 1].tolist())
     assert len(seconds[0]) > 1
     assert all(each == seconds[0] for each in seconds)
-    assert max(encoded.lengths) <= task.max_length
+    assert max(encoded.lengths) <= TASK.max_length
 
 
-def test_what_fits_is_encoded_as_ever(made, task):
+def test_what_fits_is_encoded_as_ever(made):
     texts = [["who wrote it ?", PASSAGES["rome"]], ["what ?", PASSAGES["film"]]]
-    rows = tasks.from_texts(task, texts)
-    plain, apart = (tasks.encode(task, rows, made.tokenizer, training=False, apart=a) for a in (False, True))
+    rows = tasks.from_texts(TASK, texts)
+    plain, apart = (tasks.encode(TASK, rows, made.tokenizer, training=False, apart=a) for a in (False, True))
     for name in ("ids", "segments", "starts", "ends", "row_of", "bounds"):
         assert np.array_equal(getattr(plain, name), getattr(apart, name)), name
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_kept_passages_answer_as_the_whole_model_does(engine, made, task, tmp_path):
+def test_kept_passages_answer_as_the_whole_model_does(engine, made, tmp_path):
     pytest.importorskip(engine)
     if engine == "onnxruntime":
         made.export("onnx")
     kept = made.reader(PASSAGES, tmp_path / "states", engine=engine, threads=1)
     rows = kept._rows(QUESTIONS, 1)
     whole = made._predictor(engine, 1).engine
-    _, expected = logits_of(task, rows, made.tokenizer, whole, 4, apart=True)
+    _, expected = logits_of(TASK, rows, made.tokenizer, whole, 4, apart=True)
     for _ in range(2):  # computed, then read
-        _, found = logits_of(task, rows, made.tokenizer, kept.engine, 4, apart=True)
+        _, found = logits_of(TASK, rows, made.tokenizer, kept.engine, 4, apart=True)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -114,7 +89,9 @@ def test_each_passage_is_computed_once_and_alone(reader, monkeypatch):
     assert calls[windows:] == [0] * (len(calls) - windows)  # of the second segment nothing is computed any more
     assert [set(answer) for answer in answers] == [{"answer", "start", "end", "score"}] * 4
     assert all(answer["answer"] in PASSAGES[q["passage"]] for answer, q in zip(answers, QUESTIONS, strict=True))
-    assert list(reader.stream(iter(QUESTIONS), 4)) == pytest.approx(answers)
+    for again, answer in zip(reader.stream(iter(QUESTIONS), 4), answers, strict=True):
+        assert again.pop("score") == pytest.approx(answer.pop("score"), abs=1e-5)
+        assert again == answer
 
 
 def files(reader):
@@ -151,7 +128,8 @@ def test_other_weights_engines_texts_and_ways_to_store_have_other_files(reader, 
 @pytest.mark.parametrize(("store", "width", "error"), [("float32", 4, 0), ("float16", 2, 2**-11), ("int8", 1, 1 / 254)])
 def test_what_is_stored(store, width, error):
     """Half a step of the grid at most; int8 has a step for each token."""
-    states = np.random.default_rng(0).normal(size=(7, 64)).astype(np.float32) * 10.0 ** np.arange(-3, 4)[:, None]
+    states = np.random.default_rng(0).normal(size=(7, 64)) * 10.0 ** np.arange(-3, 4)[:, None]
+    states = states.astype(np.float32)
     arrays = packed(states, store)
     assert arrays["states"].nbytes == states.size * width
     found = unpacked(arrays)
@@ -161,12 +139,12 @@ def test_what_is_stored(store, width, error):
     assert np.array_equal(unpacked(packed(np.zeros((2, 3), np.float32), store)), np.zeros((2, 3)))
 
 
-def test_smaller_states_answer_nearly_alike(made, task, tmp_path, reader):
+def test_smaller_states_answer_nearly_alike(made, tmp_path, reader):
     rows = reader._rows(QUESTIONS, 1)
-    sizes, _, expected = {}, *logits_of(task, rows, made.tokenizer, reader.engine, 4, apart=True)
+    sizes, _, expected = {}, *logits_of(TASK, rows, made.tokenizer, reader.engine, 4, apart=True)
     for store, tolerance in (("float16", 5e-3), ("int8", 5e-2)):
         small = made.reader(PASSAGES, tmp_path / store, store=store)
-        _, found = logits_of(task, rows, made.tokenizer, small.engine, 4, apart=True)
+        _, found = logits_of(TASK, rows, made.tokenizer, small.engine, 4, apart=True)
         worst = max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True))
         assert 0 < worst < tolerance
         sizes[store] = sum(path.stat().st_size for path in files(small))
@@ -185,7 +163,7 @@ def test_the_halves_read_the_weights_of_the_whole(made):
     }
 
 
-def test_models_that_cannot_are_refused(tmp_path, tiny_model, task):
+def test_models_that_cannot_are_refused(tmp_path, tiny_model):
     for method, reason in (
         (Deformer.noop(), "no layer keeps the two texts apart; attention/deformer makes models that do"),
         (
@@ -193,7 +171,7 @@ def test_models_that_cannot_are_refused(tmp_path, tiny_model, task):
             "the second text's positions depend on the first; attention/deformer with positions: restart ends that",
         ),
     ):
-        found = saved(tmp_path / f"{method.layers}", tiny_model, task, method)
+        found = deformed(tmp_path / f"{method.layers}", tiny_model, method)
         with pytest.raises(ArtifactError) as refused:
             found.reader(PASSAGES, tmp_path / "states")
         assert str(refused.value) == f"{found.path}: {reason}"

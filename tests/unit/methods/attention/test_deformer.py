@@ -25,6 +25,8 @@ from bertpress.methods.distances import hidden_state_mse
 from bertpress.methods.distill.hidden import Hidden
 from bertpress.methods.distill.logits import Logits
 from bertpress.recipe import Recipe
+from bertpress.runner import Request, press
+from bertpress.tasks import from_records, resolve
 from bertpress.training.objectives import Step
 
 FIRST, SECOND = 5, 4  # tokens of the two segments
@@ -201,6 +203,17 @@ def test_mixers_are_refused_and_so_are_separate_layers_above():
     apart = layers[1].model_copy(update={"separate": True})
     with pytest.raises(ValueError, match=r"layers.1.separate=true must not lie above a layer where the segments meet"):
         model_of().blueprint.with_layers((layers[0], apart, *layers[2:]))
+
+
+def test_one_text_is_refused_before_any_training(tmp_path, tiny_model, tiny_rows):
+    rows = from_records(tiny_rows("text-classification", 8, 1))
+    recipe, task = Recipe.load("deformer", overrides=["export=[]"]), resolve("text-classification")
+    request = Request(tiny_model, recipe, task, tmp_path / "out", train=rows, validation=rows)
+    with pytest.raises(RecipeError) as refused:
+        press(request)
+    told = "needs two texts that are read together, and the task text-classification has one"
+    assert str(refused.value) == f"deformer stage separate, attention/deformer: {told}"
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_many_layers_and_tokenizers_without_segments_are_refused():
