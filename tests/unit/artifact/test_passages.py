@@ -12,6 +12,7 @@ from bertpress import tasks
 from bertpress.artifact.predict import logits_of
 from bertpress.engines.states import States, packed, unpacked
 from bertpress.errors import ArtifactError, DataError
+from bertpress.export.parity import parity
 from bertpress.inputs import passages_of
 from bertpress.methods.attention.deformer import Deformer
 
@@ -57,11 +58,28 @@ def test_what_fits_is_encoded_as_ever(made):
         assert np.array_equal(getattr(plain, name), getattr(apart, name)), name
 
 
+@pytest.mark.parametrize(
+    ("question", "passage", "lengths"),
+    [
+        (5, 13, [21]),  # of 32 tokens 16 are the question's and 3 are special: 13 are left
+        (5, 14, [21, 5 + 3 + 7]),  # the second window begins with 6 tokens of the first, half of what is left
+        (16, 13, [32]),
+        (20, 13, [32]),
+    ],
+)
+def test_the_room_that_each_text_has(made, question, passage, lengths):
+    texts = [[" ".join(["cat"] * question), " ".join(["dog"] * passage)]]
+    encoded = tasks.encode(TASK, tasks.from_texts(TASK, texts), made.tokenizer, training=False, apart=True)
+    assert encoded.lengths == lengths
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_kept_passages_answer_as_the_whole_model_does(engine, made, tmp_path):
     pytest.importorskip(engine)
     if engine == "onnxruntime":
         made.export("onnx")
+    if engine != "torch":  # on random rows of two segments
+        assert parity(made.model, made.path, engine, threads=1).logit_difference <= 1e-4
     kept = made.reader(PASSAGES, tmp_path / "states", engine=engine, threads=1)
     rows = kept._rows(QUESTIONS, 1)
     whole = made._predictor(engine, 1).engine
