@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from bertpress.listing import methods, recipes
 from bertpress.measure.environment import environment, usable_cores
 from bertpress.measuring import Engine, bench, draw_profile, profile, report, results
 from bertpress.methods.registry import register
+from bertpress.predicting import predict
 from bertpress.recipe import Recipe
 from bertpress.tasks import Task, UserMetric
 from bertpress.training import TrainSettings
@@ -248,18 +249,6 @@ def evaluate(
         "seed": seed,
         "command": command,
     }
-
-
-def predict(
-    artifact: str | Path | Artifact,
-    texts: Iterable[Any],
-    *,
-    engine: Engine = "torch",
-    batch_size: int = 32,
-    threads: int | None = None,
-) -> Iterator[Any]:
-    """Answer texts as they come; see :meth:`bertpress.artifact.Artifact.predict`."""
-    return opened(artifact).predict(texts, engine=engine, batch_size=batch_size, threads=threads)
 
 
 def export(

@@ -26,6 +26,7 @@ from bertpress.options import (
     RunsOn,
     Seed,
     Set,
+    Store,
     Target,
     Task,
     TextColumns,
@@ -292,19 +293,35 @@ def predict(
     artifact: ArtifactPath,
     engine: RunsOn = "torch",
     batch: Annotated[int, Option("--batch", min=1, help="Texts that are read before the first is answered.")] = 32,
+    passages: Annotated[
+        Path | None, Option("--passages", help="File of passages that the texts name, encoded once.")
+    ] = None,
+    states: Annotated[Path | None, Option("--states", help="Folder that keeps them; else FILE.states.")] = None,
+    store: Annotated[Store, Option("--store", help="How they are kept.")] = "float32",
     threads: Threads = None,
     json_: Json = False,
 ) -> Answer:
     """Answer texts on standard input, one JSON object a line.
 
-    Each line is a text.  A line for a task of two texts is a JSON list or object, or the two with a tab between.
+    Each line is a text.  A line for a task of two texts is a JSON list or object, or the two with a tab between.  With
+    passages (one a line, or a table with the columns id and text) the second is the name or the number of a passage.
     """
     from bertpress import api
     from bertpress.inputs import texts_from
 
     opened = api.load(artifact)
     lines = texts_from(sys.stdin, opened.task)
-    answers = api.predict(opened, lines, engine=engine, batch_size=batch, threads=threads)
+    answers = api.predict(
+        opened,
+        lines,
+        engine=engine,
+        batch_size=batch,
+        threads=threads,
+        passages=passages,
+        states=states,
+        store=store,
+        progress=meter("passages"),
+    )
     objects: Iterator[Any] = (one if isinstance(one, dict) else {"words": one} for one in answers)
     if json_:
         return Answer({"artifact": str(opened.path), "engine": engine, "predictions": list(objects)})

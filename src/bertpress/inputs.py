@@ -128,6 +128,27 @@ def texts_of(given: Any) -> Path | Rows | None:
     return tasks.texts_of(("text",), Rows({"text": list(given)}))
 
 
+def passages_of(given: Any) -> dict[str, str]:
+    """Passages by name: of a file, its lines by their numbers or its texts by the column ``id``; a mapping stays one.
+
+    Raises:
+        DataError: the file cannot be read, a text is none, or two have the same name.
+    """
+    if not isinstance(given, str | Path):
+        return dict(given)
+    rows = tasks.read_texts(Path(given).expanduser(), "--passages")
+    texts = rows.column("text")
+    names = [str(name) for name in rows.columns.get("id", range(1, len(rows) + 1))]
+    found: dict[str, str] = {}
+    for i, (name, text) in enumerate(zip(names, texts, strict=True)):
+        if not isinstance(text, str) or name in found:
+            raise DataError(
+                f"--passages {rows.place(i)}: {name!r} " + ("is there twice" if name in found else "has no text")
+            )
+        found[name] = text
+    return found
+
+
 def folder_of(path: str | Path | None) -> Path | None:
     """A path with ``~`` expanded; None stays None."""
     return None if path is None else Path(path).expanduser()

@@ -7,6 +7,7 @@ import typer
 
 Engine = Literal["torch", "onnxruntime", "openvino"]
 Target = Literal["openvino", "onnx", "transformers"]
+Store = Literal["float32", "float16", "int8"]
 Option = typer.Option
 
 Model = Annotated[str, typer.Argument(help="Hub name or folder of a model.")]

@@ -193,10 +193,14 @@ def _check_runtimes(recipe: Recipe) -> None:
 
 
 def _check_needs(recipe: Recipe, data: Data) -> None:
+    task = data.task
+    pairs = len(task.text_columns) == 2 and task.kind != "sentence-similarity"  # which embeds one text, then the other
     for stage, name, method in recipe.methods():
-        if Need.LABELS in method.requires and data.task.kind == "masked-lm":
-            place = f"{recipe.name} stage {stage.name}, {name}"
-            raise RecipeError(f"{place}: needs labels, and the task {data.task.name} has none")
+        place = f"{recipe.name} stage {stage.name}, {name}"
+        if Need.LABELS in method.requires and task.kind == "masked-lm":
+            raise RecipeError(f"{place}: needs labels, and the task {task.name} has none")
+        if Need.PAIRS in method.requires and not pairs:
+            raise RecipeError(f"{place}: needs two texts that are read together, and the task {task.name} has one")
 
 
 def save_artifact(

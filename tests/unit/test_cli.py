@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from deformed import PASSAGES, deformed
 
 from bertpress import api, cli, terminal
 from bertpress.errors import BertpressError, Interrupted
@@ -99,6 +100,23 @@ def test_predict_answers_a_line_with_an_object(finished, bertpress, monkeypatch)
     monkeypatch.setattr("sys.stdin", io.StringIO("the film was good .\nthe cat was bad .\n"))
     _, printed, _ = bertpress("predict", out, "--threads", 1, "--json")
     assert json.loads(printed)["predictions"] == answers
+
+
+def test_predict_keeps_what_it_knows_of_passages(bertpress, monkeypatch, tiny_model, tmp_path):
+    made = deformed(tmp_path / "model", tiny_model)
+    file = tmp_path / "passages.jsonl"
+    file.write_text("".join(json.dumps({"id": k, "text": v}) + "\n" for k, v in PASSAGES.items()), encoding="utf-8")
+    words = ("predict", made.path, "--passages", file, "--threads", 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"question": "who ?", "passage": "rome"}\nwhat was good ?\tfilm\n'))
+    status, printed, _ = bertpress(*words)
+    assert status == 0
+    answers = [json.loads(line) for line in printed.splitlines()]
+    assert [sorted(answer) for answer in answers] == [["answer", "end", "score", "start"]] * 2
+    assert len(list((tmp_path / "passages.jsonl.states").rglob("*.safetensors"))) > len(PASSAGES)  # one has windows
+    monkeypatch.setattr("sys.stdin", io.StringIO("who ?\tberlin\n"))
+    status, printed, said = bertpress(*words, "--states", tmp_path / "elsewhere", "--store", "int8")
+    assert (status, printed) == (2, "")
+    assert said.splitlines()[-1] == "error: input line 1: no passage 'berlin' among the 3 that are known"
 
 
 def test_export_and_report_name_what_they_wrote(finished, bertpress, tmp_path):

@@ -22,7 +22,7 @@ FLOORS = [
     {"encoder"},
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
     {"recipe", "runfolder", "stages", "outcome", "teacher", "supervision", "data", "other_tasks", "overrides"},
-    {"runner", "listing", "inputs", "demo", "measuring"},
+    {"runner", "listing", "inputs", "demo", "measuring", "predicting"},
     {"api", "study"},
     {"terminal", "options", "cli", "docs", "__main__"},
 ]

@@ -10,7 +10,7 @@ from bertpress.artifact import manifest as manifests
 from bertpress.artifact.codecs.bitmap import Bitmap
 from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.load import Checked, check, load_model
-from bertpress.artifact.manifest import CARD, Manifest
+from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest
 from bertpress.artifact.predict import Predictor, logits_of
 from bertpress.artifact.save import finite, parent_of, save, update, without_samples
 from bertpress.encoder.blueprint import Blueprint
@@ -21,6 +21,8 @@ from bertpress.tasks import Rows, Task, UserMetric, predictions, references, sco
 from bertpress.tasks import load as load_rows
 
 if TYPE_CHECKING:
+    from bertpress.artifact.passages import Reader
+    from bertpress.engines.states import Store
     from bertpress.tasks import Score
 
 
@@ -114,6 +116,36 @@ class Artifact:
             EngineError: the engine is not installed or cannot run this artifact.
         """
         return self._predictor(engine, threads).stream(texts, batch_size)
+
+    def reader(
+        self,
+        passages: Mapping[str, str],
+        states: str | Path,
+        *,
+        engine: str = "torch",
+        threads: int | None = None,
+        store: "Store" = "float32",
+    ) -> "Reader":
+        """Make ready for questions about passages, whose lower states are kept in a folder.
+
+        Args:
+            passages: texts by name.
+            states: the folder.
+            engine: as for :meth:`predict`.
+            threads: of the engine; all cores when None.
+            store: how states are kept: float32, float16, or int8 with a scale for each token.
+
+        Raises:
+            ArtifactError: the model's lower layers do not read the two texts apart.
+            EngineError: the engine is not installed or cannot run this artifact.
+        """
+        from bertpress.artifact.passages import Reader
+
+        weights = self.manifest.files[WEIGHTS].sha256
+        return Reader(
+            self.path, self.blueprint, weights, self.task, self.tokenizer, passages, Path(states),
+            engine=engine, threads=threads, store=store,
+        )  # fmt: skip
 
     def evaluate(
         self,

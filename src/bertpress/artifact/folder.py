@@ -185,7 +185,12 @@ def sync_directory(folder: Path) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace a text file in one step: readers see the old one or the new one.
+    """:func:`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step: readers see the old one or the new one.
 
     Raises:
         MachineError: no space or no permission; the old file is as it was.
@@ -193,8 +198,8 @@ def write_file(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with machine_errors(path):
         try:
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with partial.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

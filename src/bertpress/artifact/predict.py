@@ -23,9 +23,11 @@ class Engine(Protocol):
         """(batch, ...) for ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, (batch, tokens) each."""
 
 
-def logits_of(task: Task, rows: Rows, tokenizer: Any, engine: Engine, batch_size: int) -> tuple[Encoded, list[Array]]:
+def logits_of(
+    task: Task, rows: Rows, tokenizer: Any, engine: Engine, batch_size: int, *, apart: bool = False
+) -> tuple[Encoded, list[Array]]:
     """Tokenize and run rows, batched by length; one array of logits a feature, in the order of the features."""
-    encoded = encode(task, rows, tokenizer, training=False)
+    encoded = encode(task, rows, tokenizer, training=False, apart=apart)
     collate = Collate(tokenizer.pad_token_id or 0)
     found: dict[int, Array] = {}
     for indices in BucketSampler(encoded.lengths, batch_size, shuffle=False, group=encoded.group):

@@ -20,6 +20,7 @@ Size = Annotated[int, Field(ge=1, le=2**20)]
 Width = Annotated[int, Field(ge=0, le=2**20)]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh", "none"]
 Scales = Literal["static", "dynamic"]
+SecondPositions = Literal["running", "restart"]
 
 
 class EmbeddingSpec(Spec):
@@ -37,6 +38,7 @@ class EmbeddingSpec(Spec):
     window: Literal[1, 3] = 1
     project: Literal["none", "after", "tokens"] = "none"
     first_position: int = Field(0, ge=0, description="RoBERTa and MPNet count positions from padding id + 1.")
+    second_positions: SecondPositions = Field("running", description="restart: the second segment counts anew.")
     pad_id: int = Field(0, ge=0)
     norm: Norm = "layer"
 
@@ -105,6 +107,7 @@ class LayerSpec(Spec):
     activation: Activation = "gelu"
     norm: Norm = "layer"
     bottleneck: BottleneckSpec | None = None
+    separate: bool = Field(False, description="Each token sees those of its own segment alone (DeFormer).")
     attention_from: int | None = Field(None, ge=0)
     ffn_from: int | None = Field(None, ge=0)
     origin: int | None = Field(None, ge=0, description="Its number in the model that it was cut from.")
@@ -210,17 +213,39 @@ class Blueprint(Spec):
                 raise ValueError(f"layers.{i}.attention.heads must be below relative.heads={self.relative.heads}")
         return self
 
+    @model_validator(mode="after")
+    def _apart_from_below(self) -> "Blueprint":
+        separate = [i for i, layer in enumerate(self.layers) if layer.separate]
+        if separate != list(range(len(separate))):
+            raise ValueError(f"layers.{separate[-1]}.separate=true must not lie above a layer where the segments meet")
+        joining = {
+            "a relative bias": self.relative is not None,
+            "a shortened sequence": self.shortening is not None,
+            "a siamese head": self.head is not None and self.head.siamese,
+            "convolutions, LSTMs or cells": any(layer.mixer is not None for layer in self.layers),
+            "embeddings of three tokens": self.embeddings.window > 1,
+            "a single segment": self.embeddings.segments == 1,
+        }
+        if separate and (found := [name for name, there in joining.items() if there]):
+            raise ValueError(f"layers.0.separate=true must go without {found[0]}, which would let the segments meet")
+        return self
+
     def parameters(self) -> dict[str, int]:
         """Numbers of stored weights by component (shared and tied weights once)."""
         from bertpress.encoder import costs
 
         return costs.parameters(self)
 
-    def macs(self, tokens: int) -> dict[str, int]:
-        """Multiply-accumulates by component for one input of ``tokens`` tokens; FLOPs are twice that."""
+    def macs(self, tokens: int, cached: int = 0) -> dict[str, int]:
+        """Multiply-accumulates by component for one input of ``tokens`` tokens; FLOPs are twice that.
+
+        Args:
+            tokens: of the whole input.
+            cached: how many of them come as states of the last separate layer.
+        """
         from bertpress.encoder import costs
 
-        return costs.macs(self, tokens)
+        return costs.macs(self, tokens, cached)
 
     @property
     def total_parameters(self) -> int:
@@ -235,7 +260,18 @@ class Blueprint(Spec):
     @property
     def reads_segments(self) -> bool:
         """Whether it matters which segment a token is in."""
-        return self.embeddings.segments > 1 or (self.head is not None and self.head.siamese)
+        siamese = self.head is not None and self.head.siamese
+        return self.embeddings.segments > 1 or siamese or self.separate > 0
+
+    @property
+    def separate(self) -> int:
+        """Layers, from below, in which the two segments do not see each other."""
+        return next((i for i, layer in enumerate(self.layers) if not layer.separate), len(self.layers))
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the second segment's states above the separate layers depend on it alone."""
+        return self.separate > 0 and self.embeddings.second_positions == "restart"
 
     @property
     def by_token(self) -> bool:

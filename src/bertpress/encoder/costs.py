@@ -119,23 +119,31 @@ def parameters(blueprint: Blueprint) -> dict[str, int]:
     return count
 
 
-def macs(blueprint: Blueprint, tokens: int) -> dict[str, int]:
-    """Multiply-accumulates by component for one input of ``tokens`` tokens."""
+def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
+    """Multiply-accumulates by component for one input of ``tokens`` tokens.
+
+    A mask keeps segments apart where both are computed, which saves nothing; what is saved is what comes from a cache.
+
+    Args:
+        blueprint: of the encoder.
+        tokens: of the whole input.
+        cached: how many of them come as states of the last separate layer.
+    """
     count = dict.fromkeys(COMPONENTS, 0)
     spec = blueprint.embeddings
     if spec.project != "none":
-        count["embeddings"] = tokens * spec.window * spec.size * blueprint.hidden_size
+        count["embeddings"] = (tokens - cached) * spec.window * spec.size * blueprint.hidden_size
     whole = tokens
     if blueprint.shortening is not None:
         tokens = -(-whole // blueprint.shortening.stride)
         count["mixer"] = tokens * _shortening(blueprint, bias=False)
     for layer in blueprint.layers:
-        attention = layer.attention
-        count["mixer"] += tokens * _mixer(blueprint, layer, bias=False)
-        count["attention_in"] += tokens * _attention_in(blueprint, layer, bias=False)
-        count["attention"] += tokens * tokens * (attention.query_width + attention.value_width)
-        count["attention_out"] += tokens * _attention_out(blueprint, layer, bias=False)
-        count["ffn"] += tokens * _ffn(blueprint, layer, bias=False)
+        attention, run = layer.attention, tokens - cached * layer.separate
+        count["mixer"] += run * _mixer(blueprint, layer, bias=False)
+        count["attention_in"] += run * _attention_in(blueprint, layer, bias=False)
+        count["attention"] += run * run * (attention.query_width + attention.value_width)
+        count["attention_out"] += run * _attention_out(blueprint, layer, bias=False)
+        count["ffn"] += run * _ffn(blueprint, layer, bias=False)
     head = blueprint.head
     if head is not None and head.siamese:  # each segment comes in a row of its own, as long as both together
         count = {component: 2 * cost for component, cost in count.items()}

@@ -57,7 +57,7 @@ class Embeddings(nn.Module):
             ids = torch.zeros_like(input_ids) if segment_ids is None else segment_ids
             x = x + self.segment(ids)
         if self.position is not None:
-            x = x + self.position(self._positions(input_ids))
+            x = x + self.position(self._positions(input_ids, segment_ids))
         x = F.dropout(self.norm(x), self.dropout, self.training)
         return self._project(x) if spec.project == "after" else x
 
@@ -66,7 +66,14 @@ class Embeddings(nn.Module):
         assert self.projection_slot is not None
         return self.projection(self.projection_slot(x))  # type: ignore[no-any-return]
 
-    def _positions(self, input_ids: Tensor) -> Tensor:
+    def _positions(self, input_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
+        running = self._running_positions(input_ids)
+        if self.spec.second_positions == "running" or segment_ids is None:
+            return running
+        second = segment_ids.to(torch.int64)
+        return torch.where(second == 1, second.cumsum(1) + (self.spec.first_position - 1), running)
+
+    def _running_positions(self, input_ids: Tensor) -> Tensor:
         if not self.spec.first_position:
             return torch.arange(input_ids.shape[1], device=input_ids.device)
         real = input_ids.ne(self.spec.pad_id).to(torch.int64)

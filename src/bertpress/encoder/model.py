@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,16 +15,14 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertpress.encoder.attention import RelativeBias
+from bertpress.encoder.attention_masks import additive_mask, own_segment, with_bias
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import apart, label_loss, make_head, span_loss
 from bertpress.encoder.layers import Embeddings, EncoderLayer
 from bertpress.encoder.mixers import Lstm, Shortening
-from bertpress.encoder.overwrite import traced
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
-
-MASKED = torch.finfo(torch.bfloat16).min  # finite in float32 and bfloat16: a row of pads alone stays a number
 
 
 def all_layers(encoder: Encoder) -> Iterator[EncoderLayer]:
@@ -44,6 +42,7 @@ class Encoder(nn.Module):
         self.relative = RelativeBias(blueprint.relative) if blueprint.relative else None
         self.shortening = Shortening(blueprint.shortening, blueprint) if blueprint.shortening else None
         self.layers = nn.ModuleList(EncoderLayer(spec, blueprint) for spec in blueprint.layers)
+        self.separate = blueprint.separate > 0
         self.plan: Callable[[Encoder], Iterator[EncoderLayer]] = all_layers
 
     def forward(
@@ -54,14 +53,33 @@ class Encoder(nn.Module):
         mask = additive_mask(attention_mask, hidden.dtype)
         if self.shortening is not None:
             hidden, mask = self.shortening.shorten(hidden, mask)
-        bias = None if self.relative is None else self.relative(torch.arange(hidden.shape[1], device=hidden.device))
+        own = mask
+        if segment_ids is not None and self.separate:
+            own = own_segment(mask, segment_ids, hidden.dtype)
         tape.put("hidden_states", hidden)
+        hidden = self.run(self.plan(self), hidden, mask, own, tape)
+        return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
+
+    def run(
+        self, layers: Iterable[EncoderLayer], hidden: Tensor, mask: Tensor | None, own: Tensor | None, tape: Tape
+    ) -> Tensor:
+        """States through some layers.
+
+        Args:
+            layers: of this encoder.
+            hidden: (batch, tokens, hidden).
+            mask: additive, of layers where the segments meet.
+            own: of those where they do not.
+            tape: takes what was asked for.
+        """
+        bias = None if self.relative is None else self.relative(torch.arange(hidden.shape[1], device=hidden.device))
         before = hidden
-        for layer in self.plan(self):
+        for layer in layers:
             spec = layer.spec
+            seen = own if spec.separate else mask
             after = layer(
                 hidden,
-                mask if bias is None or spec.mixer else _add(_of_heads(bias, spec.attention.heads), mask),
+                seen if bias is None or spec.mixer else with_bias(seen, bias, spec.attention.heads),
                 tape,
                 before,
                 None if spec.attention_from is None else self.layers[spec.attention_from],
@@ -69,24 +87,7 @@ class Encoder(nn.Module):
             )
             before, hidden = hidden, after
             tape.put("hidden_states", hidden)
-        return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
-
-
-def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(batch, tokens) of 1 and 0 to an additive (batch, 1, 1, tokens); None where it would change nothing."""
-    if attention_mask is None:
-        return None
-    if not traced() and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
-        return None  # fused attention is faster so; on a GPU the look would cost a synchronisation
-    return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
-
-
-def _of_heads(bias: Tensor, heads: tuple[int, ...]) -> Tensor:
-    return bias if len(heads) == bias.shape[1] else bias[:, list(heads)]
-
-
-def _add(bias: Tensor, mask: Tensor | None) -> Tensor:
-    return bias if mask is None else bias + mask
+        return hidden
 
 
 @dataclass

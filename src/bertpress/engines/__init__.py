@@ -8,11 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
-from bertpress.engines.base import Engine
+from bertpress.engines.base import Engine, Halves
 from bertpress.errors import EngineError
 
-__all__ = ["NAMES", "Engine", "available", "load_engine"]
+__all__ = ["NAMES", "Engine", "Halves", "available", "load_engine", "load_halves"]
 
 NAMES = ("torch", "onnxruntime", "openvino")
 
@@ -33,7 +34,21 @@ def load_engine(name: str, folder: str | Path, threads: int | None = None) -> En
     Raises:
         EngineError: no such engine, its package is missing, or the folder has no file for it.
     """
+    engine: type[Engine] = _module(name).EngineClass
+    return engine.load(Path(folder), threads)
+
+
+def load_halves(name: str, folder: str | Path, threads: int | None = None) -> Halves:
+    """The same for a model whose lower layers read the two texts apart, as its two halves.
+
+    Raises:
+        EngineError: as there, or the model is none of these.
+    """
+    found: Halves = _module(name).load_halves(Path(folder), threads)
+    return found
+
+
+def _module(name: str) -> ModuleType:
     if name not in NAMES:
         raise EngineError(f"engine={name} must be one of {', '.join(NAMES)}")
-    engine: type[Engine] = import_module(f"bertpress.engines.{name}").EngineClass
-    return engine.load(Path(folder), threads)
+    return import_module(f"bertpress.engines.{name}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -41,6 +42,33 @@ class Engine(Protocol):
 
     def file_bytes(self) -> int:
         """Bytes of the files that were loaded."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """One loaded model whose lower layers read the two texts apart, as its two functions.
+
+    Attributes:
+        run_lower: ``input_ids``, ``attention_mask`` and ``token_type_ids`` to states.
+        run_upper: ``states`` and ``attention_mask`` to logits.
+        files: that were loaded.
+    """
+
+    run_lower: Callable[[Mapping[str, Array]], Array]
+    run_upper: Callable[[Mapping[str, Array]], Array]
+    files: Sequence[Path]
+
+    def lower(self, batch: Mapping[str, Any]) -> Array:
+        """Padded rows of one segment each, as of :meth:`Engine.logits`, to float32 (batch, tokens, hidden)."""
+        return self.run_lower(inputs_of(batch, INPUTS))
+
+    def upper(self, states: Array, mask: Array) -> Array:
+        """Joined states, float32 (batch, tokens, hidden), and mask, int64 (batch, tokens), to logits."""
+        return self.run_upper({"states": states, "attention_mask": mask})
+
+    def file_bytes(self) -> int:
+        """Bytes of the files that were loaded."""
+        return sum(path.stat().st_size for path in self.files)
 
 
 def inputs_of(batch: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:

@@ -8,16 +8,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bertpress.engines.base import INPUTS, Array, checked_threads, exported_file, inputs_of
+from bertpress.engines.base import INPUTS, Array, Halves, checked_threads, exported_file, inputs_of
 from bertpress.errors import EngineError
 
 ERRORS_ONLY = 3
 
 
-class OnnxRuntime:
-    """Runs ``onnx/model.onnx``."""
+class Graph:
+    """One loaded graph.
 
-    name: ClassVar[str] = "onnxruntime"
+    Args:
+        path: of the ``.onnx``.
+        threads: None: all cores.
+    """
 
     def __init__(self, path: Path, threads: int | None) -> None:
         try:
@@ -28,14 +31,25 @@ class OnnxRuntime:
         options.log_severity_level = ERRORS_ONLY
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = threads or 0  # 0: all cores
-        self._path = path
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base class but this
             reason = " ".join(str(error).split())[:200]
             raise EngineError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
-        known = {port.name for port in self._session.get_inputs()}
-        self._inputs = tuple(name for name in INPUTS if name in known)
+        self._inputs = tuple(port.name for port in self._session.get_inputs())
+
+    def __call__(self, arrays: Mapping[str, Array]) -> Array:
+        """The output for the inputs that it has."""
+        return np.asarray(self._session.run(None, {name: arrays[name] for name in self._inputs})[0], dtype=np.float32)
+
+
+class OnnxRuntime:
+    """Runs ``onnx/model.onnx``."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        self._path, self._graph = path, Graph(path, threads)
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OnnxRuntime:
@@ -44,12 +58,20 @@ class OnnxRuntime:
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""
-        return np.asarray(self._session.run(None, inputs_of(batch, self._inputs))[0], dtype=np.float32)
+        return self._graph(inputs_of(batch, INPUTS))
 
     def file_bytes(self) -> int:
         """The graph, and its weights where they lie beside it."""
         beside = self._path.with_name(f"{self._path.name}.data")
         return self._path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+
+
+def load_halves(folder: Path, threads: int | None = None) -> Halves:
+    """See :func:`bertpress.engines.load_halves`."""
+    names = ("lower.onnx", "upper.onnx", "model.onnx.data")
+    lower, upper, weights = (exported_file(folder, "onnx", name) for name in names)
+    threads = checked_threads(threads)
+    return Halves(Graph(lower, threads), Graph(upper, threads), (lower, upper, weights))
 
 
 EngineClass = OnnxRuntime

@@ -11,16 +11,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bertpress.engines.base import INPUTS, Array, checked_threads, exported_file, inputs_of
+from bertpress.engines.base import INPUTS, Array, Halves, checked_threads, exported_file, inputs_of
 from bertpress.errors import EngineError
 
 
-class OpenVINO:
-    """Runs ``openvino/model.xml``."""
+class Graph:
+    """One compiled graph.
 
-    name: ClassVar[str] = "openvino"
+    Args:
+        path: of the ``.xml``.
+        threads: None: all cores.
+        weights: where they do not lie beside it under its own name.
+    """
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, weights: Path | None = None) -> None:
         try:
             import openvino
         except ImportError:
@@ -35,19 +39,37 @@ class OpenVINO:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._path, self._tensor = path, openvino.Tensor
+        self._tensor = openvino.Tensor
         with path.open("rb") as file:
             if not file.read(64).lstrip().startswith(b"<?xml"):  # else OpenVINO loads a reader for every other format
                 raise EngineError(f"{path}: OpenVINO cannot load it (it is no XML)")
+        core = openvino.Core()
         try:
             with same_signal_stack():
-                self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+                self._compiled = core.compile_model(
+                    core.read_model(path, weights) if weights else path, "CPU", settings
+                )
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
-        known = {port.any_name for port in self._compiled.inputs}
-        self._inputs = tuple(name for name in INPUTS if name in known)
+        self._inputs = tuple(port.any_name for port in self._compiled.inputs)
         self._request = self._compiled.create_infer_request()
+
+    def __call__(self, arrays: Mapping[str, Array]) -> Array:
+        """The output for the inputs that it has."""
+        for name in self._inputs:
+            self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
+        self._request.infer()
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+
+class OpenVINO:
+    """Runs ``openvino/model.xml``."""
+
+    name: ClassVar[str] = "openvino"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        self._path, self._graph = path, Graph(path, threads)
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OpenVINO:
@@ -56,15 +78,19 @@ class OpenVINO:
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""
-        arrays = inputs_of(batch, self._inputs)
-        for name, array in arrays.items():
-            self._request.set_tensor(name, self._tensor(array, shared_memory=True))
-        self._request.infer()
-        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+        return self._graph(inputs_of(batch, INPUTS))
 
     def file_bytes(self) -> int:
         """The graph and its weights."""
         return self._path.stat().st_size + self._path.with_suffix(".bin").stat().st_size
+
+
+def load_halves(folder: Path, threads: int | None = None) -> Halves:
+    """See :func:`bertpress.engines.load_halves`."""
+    names = ("lower.xml", "upper.xml", "model.bin")
+    lower, upper, weights = (exported_file(folder, "openvino", name) for name in names)
+    threads = checked_threads(threads)
+    return Halves(Graph(lower, threads, weights), Graph(upper, threads, weights), (lower, upper, weights))
 
 
 EngineClass = OpenVINO

@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from bertpress.encoder.halves import Lower, Upper
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.quantizers import WeightQuantizer
 from bertpress.encoder.surgery import rebuild
@@ -47,12 +48,31 @@ class Exportable(nn.Module):
         """Tensors in the order of ``inputs``."""
         return self.model(**dict(zip(self.inputs, inputs, strict=True)))[self.output]  # type: ignore[no-any-return]
 
-    def example(self, batch: int = 2, tokens: int = 7) -> tuple[Tensor, ...]:
-        """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant."""
-        ids = torch.full((batch, tokens), min(5, self.model.blueprint.embeddings.vocabulary - 1))
-        mask = torch.ones_like(ids)
-        mask[-1, -1] = 0
-        return (ids, mask, torch.zeros_like(ids))[: len(self.inputs)]
+
+Part: TypeAlias = Exportable | Lower | Upper
+
+
+def parts(model: BertpressPreTrainedModel) -> dict[str, Part]:
+    """What is exported, by name: the whole model, and the halves of one whose passages can be kept."""
+    whole = Exportable(model)
+    if not model.blueprint.cacheable:
+        return {"model": whole}
+    return {"model": whole, "lower": Lower(whole.model).eval(), "upper": Upper(whole.model).eval()}
+
+
+def example(part: Part, batch: int = 2, tokens: int = 7) -> tuple[Tensor, ...]:
+    """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant."""
+    shape = part.model.blueprint
+    ids = torch.full((batch, tokens), min(5, shape.embeddings.vocabulary - 1))
+    mask = torch.ones_like(ids)
+    mask[-1, -1] = 0
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros_like(ids),
+        "states": torch.ones(batch, tokens, shape.hidden_size),
+    }
+    return tuple(inputs[name] for name in part.inputs)
 
 
 def input_names(model: BertpressPreTrainedModel) -> tuple[str, ...]:

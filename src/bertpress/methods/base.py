@@ -34,6 +34,7 @@ class Need(Enum):
     CALIBRATION = "calibration text"
     TRAINING = "a stage that trains"
     UNLABELLED = "a stage with data: unlabelled"
+    PAIRS = "two texts in a row"
 
 
 class Trait(Enum):

@@ -11,10 +11,11 @@ from typing import Literal
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Model
 
-LayerMap = Literal["uniform", "final", "middle", "skip", "last"] | tuple[int, ...]
+LayerMap = Literal["uniform", "final", "middle", "skip", "last", "joint"] | tuple[int, ...]
 MAP = (
     "Which layers meet: uniform, final (the last ones alone), middle (the student's last, the teacher's middle), "
-    "skip or last (PKD's), or the teacher's layers for the student's layers 1, 2, ..."
+    "skip or last (PKD's), joint (where two texts see each other, each with the same layer of the teacher), or the "
+    "teacher's layers for the student's layers 1, 2, ..."
 )
 
 
@@ -33,17 +34,22 @@ def last(student: int, teacher: int) -> list[int]:
     return list(range(teacher - student + 1, teacher))
 
 
-def mapped(layer_map: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]:
+def mapped(layer_map: LayerMap, student: int, teacher: int, separate: int = 0) -> list[tuple[int, int]]:
     """Pairs of a student's layer and the teacher's layer that it learns from.
 
     Args:
         layer_map: a name, or the teacher's layers for the student's layers 1, 2, ...; may end before the last one.
         student: number of its layers.
         teacher: number of its layers.
+        separate: the student's layers from below that keep two texts apart.
 
     Raises:
         ValueError: a layer is not there, or the student is the deeper one where layers are spread by name.
     """
+    if layer_map == "joint":
+        if student != teacher:
+            raise ValueError(f"layer_map=joint needs a student of {teacher} layers, as its teacher has, not {student}")
+        return [(layer, layer) for layer in range(separate + 1, student + 1)]
     if layer_map == "final":
         return [(student, teacher)]
     if layer_map == "middle":
@@ -68,8 +74,9 @@ def layer_pairs(method: str, layer_map: LayerMap, model: Model, ctx: Context) ->
         RecipeError: as there, naming the method.
     """
     assert ctx.teacher is not None
+    own, theirs = (len(each.blueprint.layers) for each in (model, ctx.teacher))
     try:
-        return mapped(layer_map, *(len(each.blueprint.layers) for each in (model, ctx.teacher)))
+        return mapped(layer_map, own, theirs, model.blueprint.separate)
     except ValueError as fault:
         raise RecipeError(f"{method}: {fault}") from None
 

@@ -16,7 +16,7 @@ from bertpress.tasks.naming import with_labels
 from bertpress.tasks.predictions import describe, keep, predictions, references, row_scores
 from bertpress.tasks.rows import Rows, from_records, from_texts, holdout
 from bertpress.tasks.task import KINDS, METRICS, Kind, Task
-from bertpress.tasks.texts import load_texts, texts_of, train_texts
+from bertpress.tasks.texts import load_texts, read_texts, texts_of, train_texts
 
 __all__ = [
     "KINDS",
@@ -50,6 +50,7 @@ __all__ = [
     "metrics_for",
     "predictions",
     "read",
+    "read_texts",
     "references",
     "resolve",
     "row_scores",

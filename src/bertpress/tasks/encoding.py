@@ -2,7 +2,7 @@
 
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from bertpress.tasks.rows import Rows
 from bertpress.tasks.task import Task
 
 Array = npt.NDArray[Any]
+FIRST_TOKENS = 64  # of a question whose passage's windows must not depend on it
 _CHUNK = 2048  # texts tokenized at once: bounds memory, keeps the tokenizer's threads busy
 _log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def _limits(task: Task, tokenizer: Any) -> tuple[int, int]:
     return length, min(task.stride, length // 2)
 
 
-def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int = 0) -> Encoded:
+def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int = 0, apart: bool = False) -> Encoded:
     """Tokenize rows.
 
     Labels are encoded where the rows have the label column; others can be predicted and distilled on.  In training a
@@ -120,6 +121,7 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
         tokenizer: a fast tokenizer of transformers.
         training: masked LM draws other masks than evaluation does, and labels may be None.
         seed: of the masks.
+        apart: cut each of two texts on its own, so that windows of the second do not depend on the first.
 
     Returns:
         The features in the order of the rows.  Texts that were longer than ``max_length`` (or than the model
@@ -139,19 +141,16 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
     inputs, cut = _inputs(task, rows), set[int]()
     length, stride = _limits(task, tokenizer)
     pair = len(task.text_columns) == 2 and kind != "sentence-similarity"
-    if task.windows and pair:
+    if task.windows and pair and not apart:
         special = tokenizer.backend_tokenizer.num_special_tokens_to_add(True)
         inputs, cut = _capped(tokenizer, inputs, max(1, (length - stride - special) // 2))
-    strategy = ("only_second" if pair else "only_first") if task.windows else "longest_first"
-    _fill(
-        result,
-        tokenizer,
-        inputs,
-        cut,
-        max_length=length,
-        stride=stride if task.windows else 0,
-        strategy=strategy,
-    )
+    if apart:
+        encodings = _apart(task, tokenizer, inputs, length, stride)
+    else:
+        strategy = ("only_second" if pair else "only_first") if task.windows else "longest_first"
+        truncation = {"max_length": length, "stride": stride if task.windows else 0, "strategy": strategy}
+        encodings = _together(task, tokenizer, inputs, truncation)
+    _fill(result, tokenizer, encodings, cut)
     if kind != "masked-lm" and task.label_column in rows.columns:
         result.labels = _labels(result, training)
     result.shortened = len(cut)
@@ -162,33 +161,56 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
     return result
 
 
-def _fill(result: Encoded, tokenizer: Any, inputs: list[Any], cut: set[int], **truncation: Any) -> None:
-    """Tokenize ``inputs`` into the flat arrays of ``result``; adds to ``cut`` the inputs that did not fit."""
+def _together(task: Task, tokenizer: Any, inputs: list[Any], truncation: dict[str, Any]) -> Iterator[list[Any]]:
+    """The encoding of each input, and those of the windows that follow."""
+    with _cutting(tokenizer, **truncation) as backend:
+        offsets = task.kind in ("token-classification", "question-answering")  # which the fast one does not have
+        run = backend.encode_batch if offsets else backend.encode_batch_fast
+        for low in range(0, len(inputs), _CHUNK):
+            for encoding in run(inputs[low : low + _CHUNK]):
+                yield [encoding, *encoding.overflowing]
+
+
+def _apart(task: Task, tokenizer: Any, inputs: list[Any], length: int, stride: int) -> Iterator[list[Any]]:
+    """The same for pairs whose texts are cut each on its own; the first one always has the same room."""
+    special = tokenizer.backend_tokenizer.num_special_tokens_to_add(True)
+    room = min(FIRST_TOKENS, length // 2) if task.windows else length // 2
+    rest = max(1, length - room - special)
+    overlap = min(stride, rest // 2) if task.windows else 0
+    for low in range(0, len(inputs), _CHUNK):
+        firsts, seconds = zip(*inputs[low : low + _CHUNK], strict=True)
+        with _cutting(tokenizer, max_length=room) as backend:
+            firsts = backend.encode_batch(firsts, add_special_tokens=False)
+        with _cutting(tokenizer, max_length=rest, stride=overlap) as backend:
+            seconds = backend.encode_batch(seconds, add_special_tokens=False)
+        with _cutting(tokenizer) as backend:
+            for first, second in zip(firsts, seconds, strict=True):
+                yield [backend.post_process(first, window) for window in (second, *second.overflowing)]
+
+
+def _fill(result: Encoded, tokenizer: Any, encodings: Iterable[list[Any]], cut: set[int]) -> None:
+    """Put the encodings of each input into the flat arrays of ``result``; adds to ``cut`` what has several."""
     task = result.task
     tags, spans = task.kind == "token-classification", task.kind == "question-answering"
     words = words_of(task, result.rows) if tags else []
     ids, segments, row_of = array("i"), array("b"), array("i")
     with_segments = "token_type_ids" in tokenizer.model_input_names
     extras: list[Array] = []
-    with _cutting(tokenizer, **truncation) as backend:
-        run = backend.encode_batch if tags or spans else backend.encode_batch_fast  # the fast one has no offsets
-        for low in range(0, len(inputs), _CHUNK):
-            for i, first in enumerate(run(inputs[low : low + _CHUNK]), low):
-                rest = first.overflowing
-                if rest:
-                    cut.add(i)
-                for encoding in (first, *rest) if task.windows else (first,):
-                    tokens = encoding.ids
-                    ids.extend(tokens)
-                    result.lengths.append(len(tokens))
-                    row_of.append(i // result.group)
-                    if with_segments:
-                        segments.extend(encoding.type_ids)
-                    if tags:
-                        extras.append(_word_starts(words[i], np.array(encoding.offsets, np.int64).reshape(-1, 2)))
-                    elif spans:
-                        context = np.array([s == 1 for s in encoding.sequence_ids])
-                        extras.append(np.where(context[:, None], np.array(encoding.offsets), -1).astype(np.int32))
+    for i, windows in enumerate(encodings):
+        if len(windows) > 1:
+            cut.add(i)
+        for encoding in windows if task.windows else windows[:1]:
+            tokens = encoding.ids
+            ids.extend(tokens)
+            result.lengths.append(len(tokens))
+            row_of.append(i // result.group)
+            if with_segments:
+                segments.extend(encoding.type_ids)
+            if tags:
+                extras.append(_word_starts(words[i], np.array(encoding.offsets, np.int64).reshape(-1, 2)))
+            elif spans:
+                context = np.array([s == 1 for s in encoding.sequence_ids])
+                extras.append(np.where(context[:, None], np.array(encoding.offsets), -1).astype(np.int32))
     result.ids, result.row_of = np.frombuffer(ids, np.int32), np.frombuffer(row_of, np.int32)
     result.segments = np.frombuffer(segments, np.int8) if with_segments else None
     result.bounds = np.concatenate([[0], np.cumsum(result.lengths)]).astype(np.int64)

@@ -44,10 +44,15 @@ def load_texts(path: Path) -> Rows:
     paths = sorted(each for each in path.iterdir() if each.name.endswith(suffixes)) if path.is_dir() else [path]
     if not paths:
         raise DataError(f"--unlabelled {path}: no text files (needed: {', '.join(suffixes)})")
-    return texts_of((TEXT,), *map(_read, paths))
+    return texts_of((TEXT,), *map(read_texts, paths))
 
 
-def _read(path: Path) -> Rows:
+def read_texts(path: Path, option: str = "--unlabelled") -> Rows:
+    """The column ``text`` of a table, with what stands beside it, or the lines of a file of plain text.
+
+    Raises:
+        DataError: naming the option.
+    """
     if path.name.endswith(SUFFIXES):
         rows = read(path, "unlabelled")
         rows.column(TEXT)
@@ -55,7 +60,7 @@ def _read(path: Path) -> Rows:
     try:
         return Rows({TEXT: [line.rstrip("\r\n") for _, line in lines(path)]}, "unlabelled", str(path))
     except OSError as fault:
-        raise DataError(f"--unlabelled {path}: cannot be read ({fault.strerror or fault})") from None
+        raise DataError(f"{option} {path}: cannot be read ({fault.strerror or fault})") from None
 
 
 def train_texts(task: Task, rows: Rows, data: Path | None) -> Rows:

@@ -120,6 +120,7 @@ def plain(**fields) -> Blueprint:
     return uniform(layers=3, hidden_size=12, heads=3, ffn=20, vocabulary=37, positions=64).replace(**fields)
 
 
+RESTART = {"second_positions": "restart"}
 FREE = {"project": "after", "size": 5}
 
 
@@ -128,6 +129,11 @@ FREE = {"project": "after", "size": 5}
     [
         (change(plain(), 2, ffn=(7,)), "layers.2.ffn=(7,) differs from layer 0's (20,)"),
         (change(plain(), 1, norm="affine"), "layers.1.norm='affine' differs"),
+        (change(plain(), 0, separate=True), "layers.1.separate=False differs from layer 0's True"),
+        (
+            plain(embeddings=plain().embeddings.model_copy(update=RESTART)),
+            "embeddings.second_positions='restart' has no",
+        ),
         (plain(layers=tuple(change(plain(), 0, ffn=(4, 4)).layers[:1])), "layers.0.ffn"),
         (plain(layers=()), "needs at least one"),
         (plain(embeddings=plain().embeddings.model_copy(update=FREE)), "embeddings.size=5 has no place"),

@@ -1,0 +1,37 @@
+"""What is added to attention scores so that a token does not see others: pads, the other segment; and a bias."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertpress.encoder.overwrite import traced
+
+MASKED = torch.finfo(torch.bfloat16).min  # finite in float32 and bfloat16: a row of pads alone stays a number
+
+
+def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(batch, tokens) of 1 and 0 to an additive (batch, 1, 1, tokens); None where it would change nothing."""
+    if attention_mask is None:
+        return None
+    if not traced() and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+        return None  # fused attention is faster so; on a GPU the look would cost a synchronisation
+    return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
+
+
+def own_segment(mask: Tensor | None, segment_ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """An additive mask (batch, 1, tokens, tokens) under which each token sees those of its own segment alone.
+
+    Args:
+        mask: additive, of pads, (batch, 1, 1, tokens) or None.
+        segment_ids: (batch, tokens).
+        dtype: of the result.
+    """
+    other = (segment_ids[:, None, :, None] != segment_ids[:, None, None, :]).to(dtype) * MASKED
+    return other if mask is None else torch.minimum(other, mask)  # a sum of both would be no number
+
+
+def with_bias(mask: Tensor | None, bias: Tensor, heads: tuple[int, ...]) -> Tensor:
+    """A bias (1, all heads, tokens, tokens) of the heads that are left, with the mask on it."""
+    own = bias if len(heads) == bias.shape[1] else bias[:, list(heads)]
+    return own if mask is None else own + mask

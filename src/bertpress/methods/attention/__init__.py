@@ -1,0 +1,1 @@
+"""Attention in which not every token sees every other."""
