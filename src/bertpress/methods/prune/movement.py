@@ -5,7 +5,7 @@ Source: Sanh, Wolf & Rush 2020, "Movement pruning: adaptive sparsity by fine-tun
 its sigmoid exceeds a threshold (soft), and the straight-through gradient of a score is that of the masked weight times
 the weight.  The share falls, or the threshold rises, along a cubic schedule.
 Departs from it: begin and end of the schedule are shares of the training run; its L0 baseline is left out.  Scores may
-start from the weights' magnitudes, so that a run too short to tell movement from noise begins as magnitude pruning does.
+start from the weights' magnitudes, so that a run too short to tell movement from noise begins like magnitude pruning.
 """
 
 from __future__ import annotations
