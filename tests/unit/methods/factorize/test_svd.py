@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import short_training
 import torch
 from factored_models import SHAPES, multiplied
 from uneven_models import albert_like, context, int8, mixed
 
+from bertpress.artifact.packing import pack
 from bertpress.encoder.factors import matrix
 from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import factorize, keep_heads
@@ -270,3 +272,46 @@ def test_blocks_of_heads_and_neurons_lie_in_one_factor(part, block, unit):
     name = f"encoder.layers.0.{part}.weight"
     assert unit_of(name, 32) == unit
     assert block_by_name(model.blueprint, name, model.get_parameter(name).shape, 2) == block
+
+
+def test_a_mask_of_factors_stays_through_a_step_and_the_next_one_takes_their_product():
+    model, zeros = short_training.tiny(layers=2), []
+
+    def sides(model):
+        factors = model.encoder.layers[1].ffn[0].inner
+        return factors.up.weight, factors.down.weight
+
+    for share, keep, rank in ((0.9, 0.8, 8), (0.6, 0.5, 5)):
+        product = matrix(model.encoder.layers[1].ffn[0].inner).detach()
+        thin = Svd(rule="share", keep=share).attach(model, short_training.context())
+        assert thin.blueprint.layers[1].ffn_ranks[0].inner == rank
+        start = [weight.detach().clone() for weight in sides(thin)]
+        assert all(map(torch.equal, start, nearest_product(product, rank)))
+        zeros.clear()
+        model = short_training.train(
+            thin,
+            Magnitude(keep=keep, begin=0.0, end=0.0),
+            short_training.context(),
+            5,
+            lambda step, model: zeros.append([weight == 0 for weight in sides(model)]),
+        )
+        assert len(zeros) == 5
+        for i, (weight, begun) in enumerate(zip(sides(model), start, strict=True)):
+            assert all(torch.equal(found[i], weight == 0) for found in zeros)
+            assert int((weight != 0).sum()) == round(keep * weight.numel())
+            assert not torch.equal(weight[weight != 0], begun[weight != 0])
+
+
+def test_pruned_factors_take_a_bit_and_four_bytes_a_survivor():
+    model = pruned(made(mixed(shapes=((12, 768),) * 2), rank=16), 0.3)
+    tensors, _ = pack(model.state_dict(), model.storage)
+    thin = [weight for key in linear_maps(model) for weight in thin_weights(model, key)]
+    rest = sum(weight.numel() for _, weight in model.unique_weights()) - sum(weight.numel() for weight in thin)
+    expected = 4 * rest + sum(weight.numel() / 8 + 4 * int((weight != 0).sum()) for weight in thin)
+    assert sum(tensor.nbytes for tensor in tensors.values()) == pytest.approx(expected, rel=0.02)
+    assert expected < 0.35 * 4 * made(mixed(shapes=((12, 768),) * 2), rank=16).blueprint.total_parameters + 4 * rest
+
+
+def thin_weights(model, key):
+    linear = linear_maps(model)[key]
+    return [linear.up.weight, linear.down.weight] if model.blueprint.layers[key[0]].rank(key[1]) else [linear.weight]
