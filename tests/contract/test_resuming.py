@@ -60,6 +60,11 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {**NARROW, "distill/probes": {"examples": 8}},
         {"student/adabert": {"hidden_size": 16, "nodes": 2}, "distill/probes": {"examples": 8}},
         {"distill/mlm": {}},
+        {
+            "factorize/svd": {"rank": 8, "weighted": True, "examples": 8},
+            "prune/magnitude": {"every": 2},
+            "distill/features": {},
+        },
         {"student/mobilebert": {"examples": 8}, "distill/progressive": {"lower_rate": 0.1}},
         {**NARROW, "distill/wide_narrow": {}},
     ],

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import AttentionSpec, RelativeSpec
+from bertpress.encoder.factors import make_linear
 from bertpress.encoder.overwrite import close
 from bertpress.encoder.slots import Bias, Slot, Tape
 
@@ -37,12 +38,12 @@ class SelfAttention(nn.Module):
         self.dropout, self.attention_dropout = dropout, attention_dropout
         if spec.heads:
             self.input_slot, self.value_input_slot = Slot(), Slot() if query_input != value_input else None
-            self.query = nn.Linear(query_input, spec.query_width)
-            self.key = nn.Linear(query_input, spec.query_width)
-            self.value = nn.Linear(value_input, spec.value_width)
+            self.query = make_linear(query_input, spec.query_width, spec.ranks.query)
+            self.key = make_linear(query_input, spec.query_width, spec.ranks.key)
+            self.value = make_linear(value_input, spec.value_width, spec.ranks.value)
             self.query_slot, self.key_slot, self.value_slot = Slot(), Slot(), Slot()
             self.map_slot, self.context_slot = Slot(), Slot()
-        self.output: nn.Module = nn.Linear(spec.value_width, output) if spec.heads else Bias(output)
+        self.output = make_linear(spec.value_width, output, spec.ranks.output) if spec.heads else Bias(output)
         self.norm = norm
 
     def forward(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 
-from bertpress.encoder.blueprint import Blueprint
+from bertpress.encoder.blueprint import Blueprint, LayerSpec
 
 
 def hidden_obstacle(blueprint: Blueprint) -> str | None:
@@ -36,6 +38,13 @@ def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, .
     if not unit.startswith("layers."):
         return ()
     layer, part = blueprint.layers[int(unit.split(".")[1])], unit.split(".", 2)[2]
+    if (factor := re.search(r"\.(up|down)(?=\.)", part)) is not None:
+        whole = _layer_axes(layer, part[: factor.start()] + part[factor.end() :], rows, columns)
+        return whole if whole == (rows if factor[1] == "up" else columns) else ()
+    return _layer_axes(layer, part, rows, columns)
+
+
+def _layer_axes(layer: LayerSpec, part: str, rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
     if layer.bottleneck is None:
         closes = part.startswith(("attention.output.", "attention.norm.")) or ".outer." in part or ".norm." in part
         if closes:

@@ -13,6 +13,8 @@ from bertpress.encoder.mixer_specs import CellSpec as CellSpec
 from bertpress.encoder.mixer_specs import ConvolutionSpec as ConvolutionSpec
 from bertpress.encoder.mixer_specs import LstmSpec as LstmSpec
 from bertpress.encoder.mixer_specs import ShorteningSpec as ShorteningSpec
+from bertpress.encoder.rank_specs import AttentionRanks as AttentionRanks
+from bertpress.encoder.rank_specs import NetworkRanks as NetworkRanks
 from bertpress.encoder.spec import Norm as Norm
 from bertpress.encoder.spec import Spec as Spec
 
@@ -62,11 +64,14 @@ class AttentionSpec(Spec):
     head_size: Size = Field(description="Width of queries and keys in each head.")
     value_size: Size = Field(description="Width of values in each head.")
     scale: float | None = Field(None, gt=0, description="Factor on the scores; None: 1 / sqrt(head_size).")
+    ranks: AttentionRanks = AttentionRanks()
 
     @model_validator(mode="after")
     def _ordered(self) -> "AttentionSpec":
         if any(a >= b for a, b in zip(self.heads, self.heads[1:], strict=False)) or min(self.heads, default=0) < 0:
             raise ValueError(f"heads={self.heads} must be non-negative and strictly increasing")
+        if not self.heads and self.ranks != AttentionRanks():
+            raise ValueError("ranks must go with heads")
         return self
 
     @property
@@ -104,6 +109,7 @@ class LayerSpec(Spec):
     attention: AttentionSpec
     mixer: AnyMixer | None = None
     ffn: tuple[Width, ...] = Field(description="Widths of the stacked feed-forward networks.")
+    ffn_ranks: tuple[NetworkRanks, ...] = Field((), description="Of each of them; empty where all matrices are whole.")
     activation: Activation = "gelu"
     norm: Norm = "layer"
     bottleneck: BottleneckSpec | None = None
@@ -118,12 +124,33 @@ class LayerSpec(Spec):
             raise ValueError("ffn=() must go with a mixer")
         if self.mixer is not None and (self.attention.heads or self.bottleneck):
             raise ValueError(f"mixer={self.mixer.kind} must go without heads and bottleneck")
+        if self.ffn_ranks and len(self.ffn_ranks) != len(self.ffn):
+            raise ValueError(f"ffn_ranks must have an entry for each of the {len(self.ffn)} networks")
         return self
 
     @property
     def reads_two(self) -> bool:
         """Whether it reads the output of the layer before the last, too."""
         return self.mixer is not None and self.mixer.kind == "cell"
+
+    @property
+    def network_ranks(self) -> tuple[NetworkRanks, ...]:
+        """Ranks of each feed-forward network."""
+        return self.ffn_ranks or (NetworkRanks(),) * len(self.ffn)
+
+    def rank(self, part: str) -> int:
+        """Of the matrix of a map by its name in the layer, ``attention.query`` or ``ffn.0.inner``; 0: it is whole."""
+        unit, *place = part.split(".")
+        ranks = self.attention.ranks if unit == "attention" else self.network_ranks[int(place[0])]
+        return int(getattr(ranks, place[-1]))
+
+    def reader(self, part: str) -> str:
+        """Name of what the input of a map meets: the map, or its first factor."""
+        return f"{part}.down" if self.rank(part) else part
+
+    def writer(self, part: str) -> str:
+        """Name of what gives the output of a map: the map, or its second factor."""
+        return f"{part}.up" if self.rank(part) else part
 
 
 HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]
@@ -206,7 +233,7 @@ class Blueprint(Spec):
                 if source >= i or getattr(self.layers[source], name) is not None:
                     raise ValueError(f"layers.{i}.{name}={source} must be an earlier layer that owns its weights")
                 unit = name.removesuffix("_from")
-                parts = ("attention", "mixer") if unit == "attention" else (unit,)
+                parts = ("attention", "mixer") if unit == "attention" else ("ffn", "ffn_ranks")
                 if any(getattr(self.layers[source], part) != getattr(layer, part) for part in parts):
                     raise ValueError(f"layers.{i}.{unit} must have the shape of layer {source}, whose weights it uses")
             if self.relative and max(layer.attention.heads, default=0) >= self.relative.heads:

@@ -11,6 +11,11 @@ from bertpress.encoder.mixer_specs import CONVOLUTIONS, Operation
 COMPONENTS = ("embeddings", "mixer", "attention_in", "attention", "attention_out", "ffn", "head")
 
 
+def _matrix(inputs: int, outputs: int, rank: int) -> int:
+    """Weights of a map without its bias; one of rank 0 is whole, and one without inputs or outputs is not there."""
+    return rank * (inputs + outputs) if rank and inputs and outputs else inputs * outputs
+
+
 def _linear(inputs: int, outputs: int) -> int:
     return outputs * inputs + outputs
 
@@ -36,7 +41,8 @@ def _widths(blueprint: Blueprint, layer: LayerSpec) -> tuple[int, int, int]:
 def _attention_in(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     spec = layer.attention
     inner, query_input, value_input = _widths(blueprint, layer)
-    count = 2 * spec.query_width * query_input + spec.value_width * value_input
+    count = sum(_matrix(query_input, spec.query_width, rank) for rank in (spec.ranks.query, spec.ranks.key))
+    count += _matrix(value_input, spec.value_width, spec.ranks.value)
     count += bias * (2 * spec.query_width + spec.value_width)
     if layer.bottleneck:
         maps = 2 if layer.bottleneck.attention_input == "shared" else 1
@@ -48,7 +54,7 @@ def _attention_out(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int
     if layer.mixer is not None:
         return 0
     inner = _widths(blueprint, layer)[0]
-    return inner * layer.attention.value_width + bias * 3 * inner
+    return _matrix(layer.attention.value_width, inner, layer.attention.ranks.output) + bias * 3 * inner
 
 
 def operation(name: Operation, hidden: int, *, bias: bool) -> int:
@@ -77,7 +83,10 @@ def _shortening(blueprint: Blueprint, *, bias: bool) -> int:
 
 def _ffn(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     inner, hidden = _widths(blueprint, layer)[0], blueprint.hidden_size
-    count = sum(2 * width * inner + bias * (width + 3 * inner) for width in layer.ffn)
+    count = sum(
+        _matrix(inner, width, ranks.inner) + _matrix(width, inner, ranks.outer) + bias * (width + 3 * inner)
+        for width, ranks in zip(layer.ffn, layer.network_ranks, strict=True)
+    )
     if layer.bottleneck:
         count += inner * hidden + bias * 3 * hidden
     return count

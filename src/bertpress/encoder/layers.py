@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertpress.encoder.attention import SelfAttention
-from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec
+from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec, NetworkRanks
+from bertpress.encoder.factors import make_linear, reader
 from bertpress.encoder.mixers import make_mixer
 from bertpress.encoder.overwrite import activate, close
 from bertpress.encoder.slots import Bias, Slot, Tape, make_norm
@@ -84,13 +85,15 @@ class Embeddings(nn.Module):
 class FeedForward(nn.Module):
     """Two linear maps around an activation, a residual and a norm; with no neuron left, the output bias alone."""
 
-    def __init__(self, width: int, size: int, activation: Activation, norm: nn.Module, dropout: float) -> None:
+    def __init__(
+        self, width: int, size: int, ranks: NetworkRanks, activation: Activation, norm: nn.Module, dropout: float
+    ) -> None:
         super().__init__()
         self.width, self.activation, self.dropout = width, activation, dropout
         if width:
             self.input_slot, self.inner_slot = Slot(), Slot()
-            self.inner = nn.Linear(size, width)
-        self.outer: nn.Module = nn.Linear(width, size) if width else Bias(size)
+            self.inner = make_linear(size, width, ranks.inner)
+        self.outer = make_linear(width, size, ranks.outer) if width else Bias(size)
         self.norm = norm
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
@@ -143,7 +146,8 @@ class EncoderLayer(nn.Module):
         if spec.ffn_from is None:
             dropout = 0.0 if neck else blueprint.dropout
             self.ffn = nn.ModuleList(
-                FeedForward(width, size, spec.activation, norm(size), dropout) for width in spec.ffn
+                FeedForward(width, size, ranks, spec.activation, norm(size), dropout)
+                for width, ranks in zip(spec.ffn, spec.network_ranks, strict=True)
             )
             self.widen = Projection(size, hidden, norm(hidden)) if neck else None
 
@@ -159,15 +163,26 @@ class EncoderLayer(nn.Module):
         """
         if self.spec.attention_from is None and self.spec.attention.heads:
             unit = self.attention
+            query, key, value = reader(unit.query), reader(unit.key), reader(unit.value)
             apart = unit.value_input_slot is not None
-            yield unit.input_slot, [unit.query, unit.key] if apart else [unit.query, unit.key, unit.value]
+            yield unit.input_slot, [query, key] if apart else [query, key, value]
             if unit.value_input_slot is not None:
-                yield unit.value_input_slot, [unit.value]
+                yield unit.value_input_slot, [value]
         if self.spec.ffn_from is None:
             for network in self.networks():
-                if isinstance(network.outer, nn.Linear):
-                    yield network.input_slot, [network.inner]
-                    yield network.inner_slot, [network.outer]
+                if network.width:
+                    yield network.input_slot, [reader(network.inner)]
+                    yield network.inner_slot, [reader(network.outer)]
+
+    def maps(self) -> Iterator[tuple[str, nn.Module]]:
+        """The linear maps of its attention and its feed-forward networks by their names, if it owns them."""
+        if self.spec.attention_from is None and self.spec.attention.heads:
+            for name in ("query", "key", "value", "output"):
+                yield f"attention.{name}", getattr(self.attention, name)
+        if self.spec.ffn_from is None:
+            for i, network in enumerate(self.networks()):
+                for name in ("inner", "outer") if network.width else ():
+                    yield f"ffn.{i}.{name}", getattr(network, name)
 
     def attend(self, hidden: Tensor, mask: Tensor | None, tape: Tape, before: Tensor | None = None) -> Tensor:
         """The attention sub-unit that this layer owns, (batch, tokens, hidden) to (batch, tokens, inner)."""

@@ -44,7 +44,8 @@ def traced() -> bool:
 
 def nobody_misses(maker: nn.Module) -> bool:
     """Whether what ``maker`` has just returned may be overwritten."""
-    return not torch.is_grad_enabled() and not maker._forward_hooks and not traced()
+    hooked = any(module._forward_hooks for module in maker.modules())  # a factor gives what the map gives
+    return not torch.is_grad_enabled() and not hooked and not traced()
 
 
 def activate(name: Activation, fresh: Tensor, maker: nn.Module) -> Tensor:

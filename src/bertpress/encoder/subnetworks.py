@@ -152,18 +152,26 @@ def reorder(
     """
     state, blueprint = {name: tensor.clone() for name, tensor in model.state_dict().items()}, model.blueprint
     for layer, order in heads.items():
-        spec = blueprint.layers[layer].attention
+        whole, spec = blueprint.layers[layer], blueprint.layers[layer].attention
         _check(order, len(spec.heads), f"heads of layer {layer}")
         for part, size in (("query", spec.head_size), ("key", spec.head_size), ("value", spec.value_size)):
             for kind in ("weight", "bias"):
-                _permute(state, f"encoder.layers.{layer}.attention.{part}.{kind}", order, 0, size)
-        _permute(state, f"encoder.layers.{layer}.attention.output.weight", order, 1, spec.value_size)
+                _permute(state, f"encoder.layers.{layer}.{whole.writer(f'attention.{part}')}.{kind}", order, 0, size)
+        reader = whole.reader("attention.output")
+        _permute(state, f"encoder.layers.{layer}.{reader}.weight", order, 1, spec.value_size)
     for (layer, network), order in neurons.items():
         _check(order, blueprint.layers[layer].ffn[network], f"neurons of layer {layer}")
-        prefix = f"encoder.layers.{layer}.ffn.{network}"
-        for name, axis in (("inner.weight", 0), ("inner.bias", 0), ("inner_slot.factor", 0), ("outer.weight", 1)):
-            if f"{prefix}.{name}" in state:
-                _permute(state, f"{prefix}.{name}", order, axis, 1)
+        whole, prefix = blueprint.layers[layer], f"ffn.{network}"
+        inner, outer = whole.writer(f"{prefix}.inner"), whole.reader(f"{prefix}.outer")
+        places = (
+            (f"{inner}.weight", 0),
+            (f"{inner}.bias", 0),
+            (f"{prefix}.inner_slot.factor", 0),
+            (f"{outer}.weight", 1),
+        )
+        for name, axis in places:
+            if (name := f"encoder.layers.{layer}.{name}") in state:
+                _permute(state, name, order, axis, 1)
     if blueprint.relative is not None:
         blueprint = _columns_of_each_layer(blueprint, state, heads)
     return rebuild(model, blueprint, state)

@@ -7,17 +7,18 @@ forgot is an error and not a silently fresh weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bertpress.encoder.axes import hidden_axes as hidden_axes
-from bertpress.encoder.blueprint import AttentionSpec, Blueprint, LayerSpec
+from bertpress.encoder.blueprint import AttentionRanks, AttentionSpec, Blueprint, LayerSpec
+from bertpress.encoder.factors import reader, writer
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.slices import State, drop, ranked, take_dimensions, take_heads, take_neurons
 
-State = dict[str, Tensor]
 Widths = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
 Unit = Literal["all", "attention", "ffn"]
 
@@ -65,16 +66,6 @@ def _owned(layers: Sequence[LayerSpec], layer: int, unit: str, count: int) -> No
         raise ValueError(f"layer={layer} shares its {unit} weights with layer {owner}: cut that one")
 
 
-def _rows(index: Iterable[int], size: int) -> Tensor:
-    """Row numbers of the heads at these positions, ``size`` rows each."""
-    return torch.tensor([i * size + j for i in index for j in range(size)], dtype=torch.long)
-
-
-def _drop(state: State, prefix: str) -> None:
-    for name in [name for name in state if name.startswith(prefix)]:
-        del state[name]
-
-
 def keep_heads(model: BertpressPreTrainedModel, heads: Mapping[int, Sequence[int]]) -> BertpressPreTrainedModel:
     """Keep these heads of these layers; a layer without heads keeps its output bias.
 
@@ -92,37 +83,11 @@ def keep_heads(model: BertpressPreTrainedModel, heads: Mapping[int, Sequence[int
         if missing := set(wanted) - set(spec.heads):
             raise ValueError(f"layer {layer}: heads={sorted(missing)} must be among {spec.heads}")
         kept = tuple(head for head in spec.heads if head in set(wanted))
-        _slice_heads(state, f"encoder.layers.{layer}.attention", [spec.heads.index(h) for h in kept], layers[layer])
+        take_heads(state, f"encoder.layers.{layer}", layers[layer], [spec.heads.index(h) for h in kept])
+        new = {"heads": kept, "ranks": spec.ranks if kept else AttentionRanks()}
         for i in _users(layers, layer, "attention"):
-            layers[i] = layers[i].model_copy(update={"attention": spec.model_copy(update={"heads": kept})})
+            layers[i] = layers[i].model_copy(update={"attention": spec.model_copy(update=new)})
     return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
-
-
-def _slice_heads(state: State, prefix: str, positions: Sequence[int], layer: LayerSpec) -> None:
-    spec = layer.attention
-    if not spec.heads:
-        return
-    if not positions:
-        for part in (
-            "query",
-            "key",
-            "value",
-            "output.weight",
-            "input_slot",
-            "value_input_slot",
-            "map_slot",
-            "context_slot",
-        ):
-            _drop(state, f"{prefix}.{part}")
-        return
-    _take_rows(state, prefix, _rows(positions, spec.head_size), _rows(positions, spec.value_size))
-
-
-def _take_rows(state: State, prefix: str, queries: Tensor, values: Tensor) -> None:
-    for name, rows in (("query", queries), ("key", queries), ("value", values)):
-        state[f"{prefix}.{name}.weight"] = state[f"{prefix}.{name}.weight"][rows]
-        state[f"{prefix}.{name}.bias"] = state[f"{prefix}.{name}.bias"][rows]
-    state[f"{prefix}.output.weight"] = state[f"{prefix}.output.weight"][:, values]
 
 
 def keep_head_width(model: BertpressPreTrainedModel, kept: Mapping[int, Widths]) -> BertpressPreTrainedModel:
@@ -140,7 +105,7 @@ def keep_head_width(model: BertpressPreTrainedModel, kept: Mapping[int, Widths])
         _owned(layers, layer, "attention", len(layers))
         spec = layers[layer].attention
         rows = [_inside(layer, *which) for which in ((queries, spec, spec.head_size), (values, spec, spec.value_size))]
-        _take_rows(state, f"encoder.layers.{layer}.attention", *rows)
+        take_dimensions(state, f"encoder.layers.{layer}", layers[layer], *rows)
         new = {
             "head_size": len(queries[0]),
             "value_size": len(values[0]),
@@ -184,26 +149,48 @@ def keep_neurons(
         kept = sorted(set(wanted))
         if kept and not 0 <= kept[0] <= kept[-1] < widths[network]:
             raise ValueError(f"layer {layer}: neurons must be in [0, {widths[network] - 1}], not {kept[0]}..{kept[-1]}")
-        _slice_neurons(state, f"encoder.layers.{layer}.ffn.{network}", kept, widths[network])
-        new = (*widths[:network], len(kept), *widths[network + 1 :])
+        take_neurons(state, f"encoder.layers.{layer}", layers[layer], network, kept)
+        new = layers[layer].model_copy(update={"ffn": (*widths[:network], len(kept), *widths[network + 1 :])})
+        for part in () if kept else ("inner", "outer"):
+            new = ranked(new, f"ffn.{network}.{part}", 0)
         for i in _users(layers, layer, "ffn"):
-            layers[i] = layers[i].model_copy(update={"ffn": new})
+            layers[i] = layers[i].model_copy(update={"ffn": new.ffn, "ffn_ranks": new.ffn_ranks})
     return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
 
 
-def _slice_neurons(state: State, prefix: str, kept: Sequence[int], width: int) -> None:
-    if not width:
-        return
-    if not kept:
-        for part in ("inner.", "outer.weight", "input_slot", "inner_slot"):
-            _drop(state, f"{prefix}.{part}")
-        return
-    index = torch.tensor(kept)
-    state[f"{prefix}.inner.weight"] = state[f"{prefix}.inner.weight"][index]
-    state[f"{prefix}.inner.bias"] = state[f"{prefix}.inner.bias"][index]
-    state[f"{prefix}.outer.weight"] = state[f"{prefix}.outer.weight"][:, index]
-    if (factor := f"{prefix}.inner_slot.factor") in state:
-        state[factor] = state[factor][index]
+def factorize(
+    model: BertpressPreTrainedModel, factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]]
+) -> BertpressPreTrainedModel:
+    """Put products of two thinner matrices in place of matrices of layers; the biases stay.
+
+    Args:
+        model: any of our models whose activations are floats.
+        factors: (layer, name of the map there, such as ``attention.query`` or ``ffn.0.inner``) -> the matrix behind,
+            (outputs, rank), and the one before, (rank, inputs); they replace factors that are there.
+
+    Raises:
+        ValueError: for a map that is not there, factors that do not fit, or quantized activations.
+    """
+    state, layers = _state(model), _layers(model)
+    if model.blueprint.activation_bits is not None:
+        raise ValueError("matrices that read quantized activations cannot be factorized: quantize afterwards")
+    for (layer, part), (up, down) in factors.items():
+        unit = part.split(".")[0]
+        _owned(layers, layer, unit, len(layers))
+        maps = dict(model.encoder.layers[layer].maps())  # type: ignore[operator]
+        if part not in maps:
+            raise ValueError(f"layer {layer}: {part} must be one of {', '.join(maps)}")
+        shape, rank = (writer(maps[part]).out_features, reader(maps[part]).in_features), len(down)
+        if not rank or (len(up), down.shape[1]) != shape or up.shape[1] != rank:
+            told = f"{tuple(up.shape)} and {tuple(down.shape)}"
+            raise ValueError(f"layer {layer}: factors {told} do not make {part}, which is {shape}")
+        name = f"encoder.layers.{layer}.{part}"
+        bias = state[f"encoder.layers.{layer}.{layers[layer].writer(part)}.bias"]
+        drop(state, f"{name}.")
+        state |= {f"{name}.down.weight": down, f"{name}.up.weight": up, f"{name}.up.bias": bias}
+        for i in _users(layers, layer, unit):
+            layers[i] = ranked(layers[i], part, rank)
+    return rebuild(model, model.blueprint.with_layers(tuple(layers)), state)
 
 
 _UNIT_PARTS = {"attention": ("attention.", "mixer.", "narrow.", "narrow_query."), "ffn": ("ffn.", "widen.")}

@@ -44,6 +44,7 @@ class Trait(Enum):
     NARROW = "fewer heads, neurons or hidden dimensions"
     INT8 = "8-bit integers"
     SPARSE = "zeros among its weights"
+    LOW_RANK = "matrices that are products of two"
 
 
 @dataclass

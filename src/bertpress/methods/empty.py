@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bertpress.encoder.factors import matrix, reader, writer
 from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.overwrite import ACTIVATIONS
 from bertpress.encoder.surgery import keep_heads, keep_neurons
@@ -35,7 +36,7 @@ def cut_empty(model: Model) -> Model:
     """The model without its idle heads and neurons, computing the same; what is left keeps its storage plan."""
     heads: dict[int, list[int]] = {}
     neurons: dict[tuple[int, int], list[int]] = {}
-    shifts: dict[str, Tensor] = {}
+    shifts: dict[tuple[int, str], Tensor] = {}
     for i, layer in enumerate(model.encoder.layers):
         assert isinstance(layer, EncoderLayer)
         if layer.spec.attention_from is None and layer.spec.attention.heads:
@@ -43,18 +44,18 @@ def cut_empty(model: Model) -> Model:
             gone = _gone(unit.value, unit.output, size)
             if bool(gone.any()):
                 heads[i] = [head for head, no in zip(unit.spec.heads, gone.tolist(), strict=True) if not no]
-                constant = unit.context_slot(unit.value.bias)
-                shifts[f"encoder.layers.{i}.attention.output.bias"] = _constant(unit.output, constant, gone, size)
+                constant = unit.context_slot(writer(unit.value).bias)
+                shifts[i, "attention.output"] = _constant(unit.output, constant, gone, size)
         for j, network in enumerate(layer.networks() if layer.spec.ffn_from is None else []):
             if network.width and bool((gone := _gone(network.inner, network.outer, 1)).any()):
                 neurons[i, j] = (~gone).nonzero().flatten().tolist()
-                constant = network.inner_slot(ACTIVATIONS[network.activation](network.inner.bias))
-                shifts[f"encoder.layers.{i}.ffn.{j}.outer.bias"] = _constant(network.outer, constant, gone, 1)
+                constant = network.inner_slot(ACTIVATIONS[network.activation](writer(network.inner).bias))
+                shifts[i, f"ffn.{j}.outer"] = _constant(network.outer, constant, gone, 1)
     if not shifts:
         return model
     cut = keep_neurons(keep_heads(model, heads), neurons)
-    for name, shift in shifts.items():
-        cut.get_parameter(name).add_(shift)
+    for (i, part), shift in shifts.items():
+        cut.get_parameter(f"encoder.layers.{i}.{cut.blueprint.layers[i].writer(part)}.bias").add_(shift)
     carry_storage(model, cut)
     return cut
 
@@ -62,17 +63,14 @@ def cut_empty(model: Model) -> Model:
 def carry_storage(model: Model, cut: Model) -> None:
     """Let the weights of ``model`` that a cut left whole be stored in ``cut`` as they were."""
     shapes = {name: weight.shape for name, weight in model.unique_weights()}
-    same = {name for name, weight in cut.unique_weights() if weight.shape == shapes[name]}
+    same = {name for name, weight in cut.unique_weights() if weight.shape == shapes.get(name)}
     cut.storage = {name: stored for name, stored in model.storage.items() if name in same}
 
 
 def _gone(into: nn.Module, out: nn.Module, size: int) -> Tensor:
-    assert isinstance(into, nn.Linear)
-    assert isinstance(out, nn.Linear)
-    return idle(into.weight, out.weight, size)
+    return idle(writer(into).weight, reader(out).weight, size)
 
 
 def _constant(out: nn.Module, inner: Tensor, gone: Tensor, size: int) -> Tensor:
     """What the idle channels add to every token, (outputs,)."""
-    assert isinstance(out, nn.Linear)
-    return out.weight @ (inner * gone.repeat_interleave(size))
+    return matrix(out) @ (inner * gone.repeat_interleave(size))

@@ -135,7 +135,7 @@ def place(name: str) -> tuple[int | None, str]:
     """Layer and column of a weight, by its name; None for what belongs to no layer."""
     if match := _LAYER.fullmatch(name):
         for pattern, column in MATRICES.items():
-            if re.fullmatch(pattern, match[2]):
+            if re.fullmatch(rf"({pattern})(\.up|\.down)?", match[2]):
                 return int(match[1]), column
     for pattern, column in REST.items():
         if match := re.fullmatch(pattern, name, re.DOTALL):

@@ -9,9 +9,9 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from integer_kernels import integer_products
 from uneven_models import albert_like, few_bits, int8, mixed, mpnet_like
 
-from bertpress.engines.openvino import OpenVINO
 from bertpress.export.openvino import export
 from bertpress.export.parity import parity
 
@@ -72,16 +72,6 @@ def test_integers_agree_with_their_simulation_and_are_integers_in_the_file(expor
     scales = sum(stored.parts["scale"].numel() for stored in model.storage.values())
     expected = matrices + 4 * (rest + scales)
     assert path.with_suffix(".bin").stat().st_size == pytest.approx(expected, rel=0.02)
-
-
-def integer_products(folder):
-    """How many products with constants run as integers, and how many as floats."""
-    found = Counter()
-    for node in OpenVINO.load(folder, 1)._compiled.get_runtime_model().get_ops():
-        info = {key: node.rt_info[key].value for key in ("layerType", "primitiveType") if key in node.rt_info}
-        if info.get("layerType", "").startswith("FullyConnected"):
-            found["i8" in info["primitiveType"].lower()] += 1
-    return found
 
 
 def test_integer_kernels_run(exported):

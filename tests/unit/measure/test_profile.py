@@ -17,6 +17,7 @@ from bertpress.encoder.blueprint import (
 )
 from bertpress.encoder.costs import COMPONENTS
 from bertpress.encoder.model import build_model
+from bertpress.encoder.slices import ranked
 from bertpress.errors import ModelError
 from bertpress.measure.components import peak_added_bytes, record, replay
 from bertpress.measure.picture import panels, write_png
@@ -70,7 +71,14 @@ def bottleneck():
     )
 
 
-SHAPES = {"plain": plain, "uneven": uneven, "shared": shared, "bottleneck": bottleneck}
+def factored():
+    layer = plain().layers[0]
+    for part in ("attention.query", "attention.value", "attention.output", "ffn.0.outer"):
+        layer = ranked(layer, part, 7)
+    return plain().replace(layers=(layer, plain().layers[1]))
+
+
+SHAPES = {"plain": plain, "uneven": uneven, "shared": shared, "bottleneck": bottleneck, "factored": factored}
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -42,6 +42,7 @@ def test_a_packed_run_shows_its_bits(packed):
     [
         ("encoder.layers.0.attention.query.weight", (0, "query")),
         ("encoder.layers.11.attention.output.weight", (11, "output")),
+        ("encoder.layers.11.attention.output.down.weight", (11, "output")),
         ("encoder.layers.3.ffn.2.inner.weight", (3, "FFN inner")),
         ("encoder.layers.3.narrow_query.linear.weight", (3, "bottleneck")),
         ("encoder.layers.3.widen.linear.weight", (3, "bottleneck")),

@@ -94,7 +94,7 @@ class WideNarrow(Method):
 
     cite: ClassVar[str] = "Zhou et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
-    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8, Trait.SPARSE})
+    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8, Trait.SPARSE, Trait.LOW_RANK})
     unsupervised: ClassVar[bool] = True
 
     layerwise: bool = Field(True, description="One layer after the other, those below it frozen; false: all at once.")
@@ -114,6 +114,8 @@ class WideNarrow(Method):
             shared = spec.attention_from is not None or spec.ffn_from is not None
             if spec.bottleneck or shared or not spec.attention.heads:
                 raise RecipeError(f"{NAME}: layer {number} must have heads and weights of its own, and no bottleneck")
+            if any(spec.rank(f"attention.{name}") for name in READERS):
+                raise RecipeError(f"{NAME}: layer {number} must have whole matrices, not products of two")
         places = [(0, 0), *layer_pairs(NAME, "uniform", model, ctx)]
         generator = ctx.generator()
         detours = [Detour(thin, wide, generator) for _ in places]

@@ -36,12 +36,12 @@ Group = Literal["attention", "ffn"]
 
 
 def unit_of(name: str, size: int) -> tuple[Group, Block] | None:
-    """Where a weight belongs, and what shares a score in it; None: it is not pruned."""
+    """Where a weight belongs, and what shares a score in it; None: it is not pruned, as it has no neurons."""
     if ".attention." in name:
         return "attention", (size, size)
-    if ".ffn." in name:
-        return "ffn", (1, 0) if name.endswith(".inner.weight") else (0, 1)
-    return None
+    if name.endswith((".inner.weight", ".inner.up.weight")):
+        return "ffn", (1, 0)
+    return ("ffn", (0, 1)) if name.endswith((".outer.weight", ".outer.down.weight")) else None
 
 
 class ScoredMask(WeightTransform):

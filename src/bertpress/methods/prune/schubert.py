@@ -67,16 +67,20 @@ def sites(blueprint: Blueprint) -> Iterator[Site]:
     if head is not None and head.kind == "sequence" and head.dense and head.labels:
         yield Site("hidden", "head.classifier.weight", axis=1)  # the pooler's output has the hidden dimensions too
     for dimension in sizes(blueprint):
+        if dimension == "hidden":
+            continue
         number, _, kind = dimension.partition("/")
-        unit = f"encoder.layers.{number}"
+        unit, layer = f"encoder.layers.{number}", blueprint.layers[int(number)]
         if kind == "keys":
-            yield from (Site(dimension, f"{unit}.attention.query.{part}") for part in ("weight", "bias"))
+            query = layer.writer("attention.query")
+            yield from (Site(dimension, f"{unit}.{query}.{part}") for part in ("weight", "bias"))
         elif kind in ("values", "heads"):
-            repeat = blueprint.layers[int(number)].attention.value_size if kind == "heads" else 1
+            repeat = layer.attention.value_size if kind == "heads" else 1
             for part in ("weight", "bias"):
-                yield Site(dimension, f"{unit}.attention.value.{part}", repeat=repeat)
-        elif kind:
-            yield Site(dimension, f"{unit}.ffn.{kind.removeprefix('ffn')}.outer.weight", axis=1)
+                yield Site(dimension, f"{unit}.{layer.writer('attention.value')}.{part}", repeat=repeat)
+        else:
+            outer = layer.reader(f"ffn.{kind.removeprefix('ffn')}.outer")
+            yield Site(dimension, f"{unit}.{outer}.weight", axis=1)
 
 
 def hidden_writers(blueprint: Blueprint) -> Iterator[str]:

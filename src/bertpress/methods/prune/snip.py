@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from bertpress.encoder.attention import SelfAttention
+from bertpress.encoder.factors import matrix
 from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.surgery import keep_heads, keep_neurons
 from bertpress.encoder.transforms import put
@@ -114,7 +115,7 @@ class Branches(nn.Module):
                 self._watch_attention(model, i, layer.attention)
             for j, network in enumerate(layer.networks() if layer.spec.ffn_from is None else []):
                 if network.width:
-                    self._watch(model, Branch("ffn", i, j), f"encoder.layers.{i}.ffn.{j}.outer")
+                    self._watch(model, Branch("ffn", i, j), f"ffn.{j}.outer")
         count = len(self.keys)
         self.register_buffer("alive", torch.ones(count, dtype=torch.bool))
         self.register_buffer("total", torch.zeros(count))
@@ -123,23 +124,24 @@ class Branches(nn.Module):
 
     def _watch_attention(self, model: Model, layer: int, unit: SelfAttention) -> None:
         heads = [Branch("head", layer, i) for i in range(len(unit.spec.heads))]
-        name, size = f"encoder.layers.{layer}.attention.output", unit.spec.value_size
+        whole, size = model.blueprint.layers[layer], unit.spec.value_size
         place = slice(len(self.keys), len(self.keys) + len(heads))
         self.keys += heads
         gate = Gate((1, unit.spec.value_width))
-        put(model, f"{name}.weight", gate)
+        put(model, f"encoder.layers.{layer}.{whole.reader('attention.output')}.weight", gate)
         self.gates.append((gate, place, size))
         unit.output.register_forward_hook(self._heads_hook(place, size))
-        self._watch(model, Branch("attention", layer), name)
+        self._watch(model, Branch("attention", layer), "attention.output")
 
-    def _watch(self, model: Model, branch: Branch, name: str) -> None:
+    def _watch(self, model: Model, branch: Branch, part: str) -> None:
         place = slice(len(self.keys), len(self.keys) + 1)
         self.keys.append(branch)
-        for part, shape in (("weight", (1, 1)), ("bias", (1,))):
+        layer, writer = f"encoder.layers.{branch.layer}", model.blueprint.layers[branch.layer].writer(part)
+        for kind, shape in (("weight", (1, 1)), ("bias", (1,))):
             gate = Gate(shape)
-            put(model, f"{name}.{part}", gate)
+            put(model, f"{layer}.{writer}.{kind}", gate)
             self.gates.append((gate, place, 1))
-        model.get_submodule(name).register_forward_hook(self._unit_hook(place))
+        model.get_submodule(f"{layer}.{part}").register_forward_hook(self._unit_hook(place))
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training:
@@ -159,9 +161,8 @@ class Branches(nn.Module):
     def _heads_hook(self, place: slice, size: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         def hook(module: nn.Module, args: tuple[Tensor], _: Tensor) -> None:
             if module.training:
-                assert isinstance(module, nn.Linear)
                 parts = args[0].unflatten(-1, (-1, size))
-                self._see(place, torch.einsum("bthv,hvd->bthd", parts, module.weight.t().unflatten(0, (-1, size))))
+                self._see(place, torch.einsum("bthv,hvd->bthd", parts, matrix(module).t().unflatten(0, (-1, size))))
 
         return hook
 
@@ -302,18 +303,18 @@ def cut_branches(model: Model, alive: dict[Branch, bool]) -> Model:
     """The model without the branches that are not alive; a whole sub-unit takes its output bias along."""
     heads: dict[int, list[int]] = {}
     neurons: dict[tuple[int, int], list[int]] = {}
-    silent: list[str] = []
+    silent: list[tuple[int, str]] = []
     for kind, layer, part in alive:
         if kind == "head":
             ids = model.blueprint.layers[layer].attention.heads
             heads.setdefault(layer, []).extend([ids[part]] if alive[Branch(kind, layer, part)] else [])
         elif not alive[Branch(kind, layer, part)]:
-            unit = "attention.output" if kind == "attention" else f"ffn.{part}.outer"
-            silent.append(f"encoder.layers.{layer}.{unit}.bias")
+            silent.append((layer, "attention.output" if kind == "attention" else f"ffn.{part}.outer"))
             if kind == "ffn":
                 neurons[layer, part] = []
     cut = keep_neurons(keep_heads(model, heads), neurons)
-    for name in silent:
-        cut.get_parameter(name).detach().zero_()
+    for layer, unit in silent:
+        writer = cut.blueprint.layers[layer].writer(unit)
+        cut.get_parameter(f"encoder.layers.{layer}.{writer}.bias").detach().zero_()
     carry_storage(model, cut)
     return cut

@@ -235,7 +235,7 @@ class Gobo(Quantizer):
 
     def widths(self, model: Model) -> dict[str, int]:
         """The bits of every weight that gets a dictionary, by its name."""
-        hard = re.compile(r"encoder\.layers\.(\d+)\.(attention\.value|ffn\.\d+\.inner)\.weight")
+        hard = re.compile(r"encoder\.layers\.(\d+)\.(attention\.value|ffn\.\d+\.inner)(\.up|\.down)?\.weight")
         found = dict(self.tables(model))
         for name in self.matrices(model):
             match = hard.fullmatch(name)

@@ -79,7 +79,11 @@ def block_by_name(blueprint: Blueprint, name: str, shape: Sequence[int], groups:
     parts = name.split(".")
     if parts[1] != "layers" or parts[3] != "attention":
         return group_block(shape, groups)
-    spec, unit = blueprint.layers[int(parts[2])].attention, parts[4]
+    layer, unit = blueprint.layers[int(parts[2])], parts[4]
+    ends = layer.reader if unit == "output" else layer.writer
+    if not name.endswith(f".{ends(f'attention.{unit}')}.weight"):  # the factor that has no heads
+        return group_block(shape, groups)
+    spec = layer.attention
     if unit == "output":
         return group_block(shape, groups, head_columns=spec.value_size)
     return group_block(shape, groups, head_rows=spec.value_size if unit == "value" else spec.head_size)

@@ -15,8 +15,9 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from bertpress.encoder.factors import reader, writer
 from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.observers import observing
 from bertpress.encoder.quantizers import slots
@@ -93,14 +94,13 @@ class Smooth(Method):
 
     def _scale(self, layer: EncoderLayer, seen: dict[Slot, Tensor]) -> None:
         for slot, readers in layer.readers():
-            factors = smoothing(seen[slot], [reader.weight for reader in readers], self.alpha)
+            factors = smoothing(seen[slot], [linear.weight for linear in readers], self.alpha)
             assert slot.factor is not None
             slot.factor.div_(factors)
-            for reader in readers:
-                reader.weight.mul_(factors)
+            for linear in readers:
+                linear.weight.mul_(factors)
         if layer.spec.attention_from is None and layer.spec.attention.heads:
-            output, value = layer.attention.output, layer.attention.value
-            assert isinstance(output, nn.Linear)
+            output, value = reader(layer.attention.output), writer(layer.attention.value)
             factors = smoothing(seen[layer.attention.context_slot], [output.weight], self.alpha)
             output.weight.mul_(factors)
             value.weight.div_(factors[:, None])

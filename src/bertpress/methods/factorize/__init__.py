@@ -1,0 +1,1 @@
+"""Methods that put products of smaller matrices in place of large ones."""
