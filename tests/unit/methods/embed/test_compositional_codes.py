@@ -8,6 +8,7 @@ from bertpress import artifact
 from bertpress.artifact.header import inspect
 from bertpress.encoder.layers import code_sums
 from bertpress.errors import RecipeError
+from bertpress.export.openvino import export
 from bertpress.methods.embed.compositional_codes import (
     CompositionalCodes,
     autoencoded,
@@ -110,6 +111,16 @@ def test_the_file_has_the_bits_of_the_closed_form(tmp_path):
     assert sizes[f"{TABLE}.codebooks"] == 4 * 4 * 8 * 16
     loaded = artifact.load(tmp_path / "made").model
     assert torch.equal(loaded.encoder.embeddings.word.weight, model.encoder.embeddings.word.weight)
+
+
+def test_exported_codes_stay_integers(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = CompositionalCodes(codebooks=4, entries=8, **QUICK).attach(tiny(), context())
+    graph = openvino.Core().read_model(export(model, tmp_path))
+    constants = [node for node in graph.get_ordered_ops() if node.get_type_name() == "Constant"]
+    shapes = {str(node.get_element_type()): list(node.get_output_shape(0)) for node in constants}
+    assert [shape for kind, shape in shapes.items() if "uint8" in kind] == [[40, 4]]
+    assert [40, 16] not in [list(node.get_output_shape(0)) for node in constants]
 
 
 def test_training_moves_the_codebooks_and_never_the_codes():
