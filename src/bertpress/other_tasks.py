@@ -20,7 +20,7 @@ from bertpress.encoder.sources import find
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Context
 from bertpress.recipe import Stage
-from bertpress.supervision import check_teacher
+from bertpress.supervision import check_teacher, read_by_both
 from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import Lesson, Objective, Pass, Teacher, under_head
 from bertpress.training.objectives import Penalty
@@ -148,6 +148,7 @@ def _learnt(stage: Stage, other: Other, ctx: Context) -> tuple[Encoded, list[Obj
         ctx.say(f"{other.task.name}: {data.note}")
     made = [term for method in methods if method.supervises for term in method.objectives(there)]
     terms = [term for term in made if not term.captures]
+    read_by_both(data, terms, there, f"stage {stage.name}, tasks.{other.task.name}")
     if not terms:
         raise RecipeError(f"stage {stage.name}, tasks: need a loss on logits, such as the one of distill/logits")
     return data, terms
@@ -157,6 +158,6 @@ def _fresh_head(model: BertpressPreTrainedModel, spec: HeadSpec, seed: int) -> n
     """A head of the teacher's kind on the student's width, drawn by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = make_head(model.blueprint.replace(head=spec), lambda: model.encoder.embeddings.word.weight)
+        head = make_head(model.blueprint.replace(head=spec), model.encoder.embeddings.decoder_table)
         assert head is not None
         return head.apply(model._init_weights)

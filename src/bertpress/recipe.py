@@ -157,6 +157,16 @@ class Recipe(BaseModel):
             for name, method in stage.methods:
                 yield stage, name, method
 
+    def apart(self) -> Iterator[tuple[Stage, str]]:
+        """The stages whose student reads other tokens than their teacher, each with the method that made it so."""
+        before: str | None = None
+        for stage in self.stages:
+            before = None if stage.start == "pretrained" else before
+            own = next((name for name, method in stage.methods if Trait.VOCABULARY in method.provides), None)
+            if (name := own if stage.teacher == "previous" else own or before) is not None:
+                yield stage, name
+            before = own or before
+
     def check(self) -> None:
         """Refuse what cannot work, whatever the model: needs without a source, traits that exclude each other.
 
@@ -182,6 +192,17 @@ class Recipe(BaseModel):
                     raise RecipeError(f"{place}: cannot follow {traits[trait]}, which leaves {trait.value}")
             for name, method in stage.methods:
                 traits |= dict.fromkeys(method.provides, name)
+        for stage, cause in self.apart():
+            self._check_apart(stage, cause)
+
+    def _check_apart(self, stage: Stage, cause: str) -> None:
+        """Refuse to compare tokens of two vocabularies."""
+        why = f"compares tokens with a teacher that reads others, by {cause}; leave it out"
+        for name, method in stage.methods:
+            if Need.TOKENS in method.requires:
+                raise RecipeError(f"{self.name} stage {stage.name}, {name}: {why}")
+        if "teacher" in stage.guessers:
+            raise RecipeError(f"{self.name} stage {stage.name}, data=unlabelled: {why}")
 
     def _check_data(self, stage: Stage) -> None:
         """Refuse methods that cannot learn from what the stage trains on."""

@@ -21,7 +21,7 @@ from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
-from bertpress.supervision import guessing_teacher, masked_lm_of
+from bertpress.supervision import WHOLE_TEXTS, guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings
@@ -169,7 +169,7 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
         model, report = run_stage(shared, stage, number, model, source.model)
         reports.append(report)
 
-    pressed = save_artifact(request, folder, data, model, tokenizer, baseline)
+    pressed = save_artifact(request, folder, data, model, shared.current, baseline)
     for runtime in recipe.export:
         if runtime not in pressed.exports:
             say(f"exporting to {runtime}")
@@ -201,6 +201,11 @@ def _check_needs(recipe: Recipe, data: Data) -> None:
             raise RecipeError(f"{place}: needs labels, and the task {task.name} has none")
         if Need.PAIRS in method.requires and not pairs:
             raise RecipeError(f"{place}: needs two texts that are read together, and the task {task.name} has one")
+    for stage, cause in recipe.apart():
+        if task.head().kind in WHOLE_TEXTS or not any(method.follows_teacher() for _, method in stage.methods):
+            continue
+        place = f"{recipe.name} stage {stage.name}, task {task.name}"
+        raise RecipeError(f"{place}: a teacher's answers for each token are of other tokens, by {cause}")
 
 
 def save_artifact(

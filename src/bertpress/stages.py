@@ -22,23 +22,24 @@ from bertpress.other_tasks import Asked, Other, lessons
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.supervision import clone as clone
-from bertpress.supervision import teacher_of
+from bertpress.supervision import read_by_both, teacher_of
 from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
-from bertpress.training.evaluation import metric_value, predict_logits
+from bertpress.training.evaluation import in_memory_predictions as in_memory_predictions
+from bertpress.training.evaluation import metric_value
 from bertpress.training.guessing import guesses_for, split
 
 CALIBRATION_BATCH = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """What all stages of a run share.
 
     Attributes:
         folder: of the run.
         data: task and rows.
-        tokenizer: of the model.
+        tokenizer: of the model as it was handed in, and of its teacher.
         seed: of everything random.
         say: shows one line of progress.
         teacher: the uncompressed, fine-tuned model.
@@ -46,6 +47,7 @@ class Run:
         unlabelled: text without labels; None: that of the train split.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
         others: rows and teachers of what stages learn beside the task.
+        current: the tokenizer of the model that the last stage left.
     """
 
     folder: RunFolder
@@ -58,13 +60,21 @@ class Run:
     unlabelled: Rows | None = None
     masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
     others: Mapping[Asked, Other] = field(default_factory=dict)
+    current: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.current = self.tokenizer
+
+    def texts(self) -> Rows:
+        """The distinct texts of the train split, whether their labels may be read or not."""
+        parts = [rows for rows in (self.data.train, self.data.rest) if rows is not None]
+        return tasks.texts_of(self.data.task.text_columns, *parts)
 
     def reading(self, stage: Stage) -> Data:
         """What a stage trains on."""
         if stage.data == "task":
             return self.data
-        parts = [rows for rows in (self.data.train, self.data.rest) if rows is not None]
-        rows = self.unlabelled or tasks.texts_of(self.data.task.text_columns, *parts)
+        rows = self.unlabelled or self.texts()
         if stage.train is not None:  # a corpus can be larger than what is read of it
             rows = rows.limit(stage.train.max_examples, self.seed)
         kind = "masked-lm" if stage.guessers else "text-classification"
@@ -91,6 +101,8 @@ def run_stage(
         The model after the stage, and its report: methods, seconds, training curve.
     """
     model = pretrained if stage.start == "pretrained" else previous
+    teacher_tokenizer = run.current if stage.teacher == "previous" else run.tokenizer
+    run.current = run.tokenizer if stage.start == "pretrained" else run.current
     teacher = teacher_of(
         stage, run.data.task, original=run.teacher, previous=previous, pretrained=pretrained, masked_lm=run.masked_lm
     )
@@ -106,15 +118,19 @@ def run_stage(
             run.say(f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else ""))
             ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
             ctx.teacher, ctx.pretrained, ctx.unlabelled = teacher, pretrained, stage.data == "unlabelled"
+            ctx.teacher_tokenizer = teacher_tokenizer
             changed, figures = _round(run, stage, ctx, model, place)
             run.folder.write(f"{name}/stage.json", figures)
-            artifact.save(changed, run.tokenizer, run.data.task, place / "model", seed=run.seed)
-        changed = artifact.load(place / "model").model
+            artifact.save(changed, ctx.tokenizer, run.data.task, place / "model", seed=run.seed)
+        made = artifact.load(place / "model")
+        changed = made.model
         figures = run.folder.once(f"{name}/stage.json", dict)
         if stage.until is not None and figures.get("drop", 0.0) > stage.until.drop:
             run.say(f"round {turn + 1} loses {figures['drop']:.2f} points: the one before stays")
             break
         model = changed
+        if "vocabulary" in figures:
+            run.current = made.tokenizer
         report["rounds"].append(figures)
     rounds = report["rounds"]
     return model, {**report, **(rounds[-1] if rounds else {}), "seconds": sum(turn["seconds"] for turn in rounds)}
@@ -140,7 +156,9 @@ def _round(
         model = method.finish(model, ctx)
     hold_blocks(model, before)
     if stage.until is not None:
-        figures["drop"] = _drop_on_held_out(run, model)
+        figures["drop"] = _drop_on_held_out(run, model, ctx.tokenizer)
+    if ctx.tokenizer is not run.current:
+        figures["vocabulary"] = len(ctx.tokenizer)
     if ctx.notes:
         figures["notes"] = ctx.notes
     return model, {**figures, "seconds": time.monotonic() - began}
@@ -181,6 +199,7 @@ def _train(
         answer = ctx.state["guesses"] = guesses_for(model, run.masked_lm(), ctx.seed)
     if teacher is not None and "teacher" in stage.guessers:
         teacher, teachers_answer = split(teacher)
+    read_by_both(encoded.train, objectives, ctx, f"stage {stage.name}")
     return fit(
         model,
         data.task,
@@ -198,6 +217,7 @@ def _train(
         state=ctx.state,
         metric=run.metric,
         answer=answer,
+        collate=collate_for(ctx.tokenizer, ctx.teacher_tokenizer),
         others=lessons(stage, run.others, model, ctx, shared=objectives, cache=run.folder / "cache"),
     )
 
@@ -261,16 +281,8 @@ def fit(
 
 def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = None) -> Context:
     """The context of a stage; calibration text and rows to score on come from train, by the run's seed."""
-    ctx = Context(
-        task=run.data.task,
-        tokenizer=run.tokenizer,
-        seed=seed,
-        teacher=run.teacher,
-        round=round,
-        folder=folder,
-        masked_lm=run.masked_lm,
-        say=run.say,
-    )
+    own = {"task": run.data.task, "tokenizer": run.current, "teacher": run.teacher, "masked_lm": run.masked_lm}
+    ctx = Context(seed=seed, round=round, folder=folder, say=run.say, **own)
 
     def calibration(examples: int) -> Sequence[dict[str, Tensor]]:
         rows = run.data.train.limit(examples, run.seed)
@@ -287,20 +299,19 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
         pads = collate_for(ctx.tokenizer)
         return metric_value(model, run.data.task, encoded, pads, precision="float32", metric=run.metric)
 
-    ctx.calibration, ctx.metric = calibration, metric
+    def texts() -> Sequence[str]:
+        more = [] if run.unlabelled is None else [run.unlabelled]
+        return tasks.texts_of((tasks.TEXT,), run.texts(), *more).column(tasks.TEXT)
+
+    ctx.calibration, ctx.metric, ctx.texts = calibration, metric, texts
     return ctx
 
 
-def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel) -> float:
+def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel, tokenizer: Any) -> float:
     """Points lost against the teacher on rows cut from train."""
-    _, rows = run.data.selection(run.seed)
+    rows = run.data.selection(run.seed)[1]
     assert run.teacher is not None
     task, truth = run.data.task, tasks.references(run.data.task, rows)
-    expected, found = (in_memory_predictions(m, task, rows, run.tokenizer) for m in (run.teacher, model))
+    sides = ((run.teacher, run.tokenizer), (model, tokenizer))
+    expected, found = (in_memory_predictions(each, task, rows, reads) for each, reads in sides)
     return tasks.drop(task, expected, found, truth, metric=run.metric).value
-
-
-def in_memory_predictions(model: BertpressPreTrainedModel, task: Task, rows: Rows, tokenizer: Any) -> list[Any]:
-    """Predictions of a model in memory, in float32."""
-    encoded = tasks.encode(task, rows, tokenizer, training=False)
-    return tasks.predictions(task, encoded, predict_logits(model, task, encoded, collate_for(tokenizer)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import RecipeError
+from bertpress.methods.base import Context
 from bertpress.outcome import tokenizer_of
 from bertpress.recipe import Stage
-from bertpress.tasks import Task, resolve
+from bertpress.tasks import Encoded, Task, encode, resolve
+from bertpress.training import Objective
 
+WHOLE_TEXTS = ("sequence", "embedding")
+"""Kinds of heads that answer for a whole text, whatever its tokens."""
 MaskedLM = Callable[[], BertpressPreTrainedModel | None]
 
 
@@ -102,3 +106,24 @@ def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
     new.storage = dict(model.storage)
     new.eval()
     return new
+
+
+def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place: str) -> None:
+    """Have each example carry what its teacher reads, where that has another vocabulary than the student.
+
+    Args:
+        data: examples as the student reads them.
+        terms: of the loss.
+        ctx: has both tokenizers.
+        place: how messages begin.
+
+    Raises:
+        RecipeError: a term compares tokens.
+    """
+    terms, other = [term for term in terms if term.needs_teacher], ctx.teacher_tokenizer
+    if not terms or other is None or other.get_vocab() == ctx.tokenizer.get_vocab():
+        return
+    for term in terms:
+        if term.captures or data.masking is not None or data.task.head().kind not in WHOLE_TEXTS:
+            raise RecipeError(f"{place}: {term.name} compares tokens with a teacher that reads others; leave it out")
+    data.teacher = encode(data.task, data.rows, other, training=True)

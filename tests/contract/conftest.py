@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from bertpress import tasks
+from bertpress import artifact, tasks
 from bertpress.encoder.imports import load_pretrained
-from bertpress.methods.base import Method, Need
+from bertpress.methods.base import Method, Need, Trait
 from bertpress.methods.registry import find
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
@@ -96,9 +96,11 @@ def pressed(press):
     return of
 
 
-@pytest.fixture(scope="session")
-def batch(bench):
-    """Padded rows of unequal length."""
-    encoded = tasks.encode(bench.data.task, bench.data.validation, bench.tokenizer, training=False)
-    full = tasks.Collate(bench.tokenizer.pad_token_id)([encoded[i] for i in range(6)])
+@pytest.fixture
+def batch(name, bench, pressed):
+    """Padded rows of unequal length, read by the tokenizer of what the method leaves."""
+    renews = Trait.VOCABULARY in find(name).provides
+    tokenizer = artifact.load(pressed(name).folder).tokenizer if renews else bench.tokenizer
+    encoded = tasks.encode(bench.data.task, bench.data.validation, tokenizer, training=False)
+    full = tasks.Collate(tokenizer.pad_token_id)([encoded[i] for i in range(6)])
     return {name: full[name] for name in ("input_ids", "attention_mask", "token_type_ids")}

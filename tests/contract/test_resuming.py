@@ -67,6 +67,8 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         },
         {"student/mobilebert": {"examples": 8}, "distill/progressive": {"lower_rate": 0.1}},
         {**NARROW, "distill/wide_narrow": {}},
+        {"embed/vocabulary": {"train": 60}, "distill/logits": {}},
+        {"embed/compositional_codes": {"codebooks": 4, "steps": 20}},
     ],
     ids=lambda use: " ".join(use),
 )

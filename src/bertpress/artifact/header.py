@@ -35,18 +35,19 @@ Natural = Annotated[int, Field(ge=0)]
 
 
 class WeightPlan(BaseModel):
-    """How one weight is packed: its shape (its dtype is float32), its codecs, and their data-dependent sizes."""
+    """How one weight is packed: its shape and dtype, its codecs, and their data-dependent sizes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shape: tuple[Natural, ...]
+    dtype: Literal["F32", "U8"] = "F32"
     codecs: tuple[AnyCodec, ...] = Field(min_length=1)
     counts: tuple[dict[str, Natural], ...]
 
     @property
     def spec(self) -> TensorSpec:
         """The weight in memory."""
-        return TensorSpec(torch.float32, self.shape)
+        return TensorSpec(DTYPES[self.dtype], self.shape)
 
     @property
     def fixed(self) -> tuple[str, ...]:

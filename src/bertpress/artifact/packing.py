@@ -1,7 +1,8 @@
 """A state dict and its storage plan in one ``model.safetensors``, and back.
 
 A weight without a plan is stored under its own name in its own dtype; a weight with one as parts
-``<weight>::<part>``.  Zeros take a bit each wherever that is less, whatever made them: no method has to ask for it.
+``<weight>::<part>``.  Zeros take a bit each wherever that is less, whatever made them, and integers of 8 bits no more
+bits than the largest needs: no method has to ask for it.
 The plan (shapes, codecs, sizes that depend on the data, names that share a weight) is JSON in the file's metadata,
 under one single key: safetensors writes several keys in an order that changes from process to process, and the same
 weights must give the same bytes.
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from bertpress.artifact.codecs import Packed, Stored, TensorSpec, spec_of
 from bertpress.artifact.codecs.bitmap import thinned
+from bertpress.artifact.codecs.bits import as_codes
 from bertpress.artifact.header import KEY, SEPARATOR, Listing, Plan, WeightPlan, inspect, one_line, part_key
 from bertpress.errors import ArtifactError, BertpressError
 
@@ -70,7 +72,8 @@ def pack(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> tuple[di
             continue
         stored, packed = made
         tensors |= {part_key(name, part): value.contiguous() for part, value in packed.parts.items()}
-        weights[name] = WeightPlan(shape=tuple(weight.shape), codecs=stored.codecs, counts=packed.counts)
+        dtype = "U8" if weight.dtype == torch.uint8 else "F32"
+        weights[name] = WeightPlan(shape=tuple(weight.shape), dtype=dtype, codecs=stored.codecs, counts=packed.counts)
     return tensors, Plan(weights=weights, ties=ties)
 
 
@@ -88,10 +91,10 @@ def _owned(storage: Mapping[str, Stored], state: Mapping[str, Tensor], ties: Map
 
 def _packed(name: str, weight: Tensor, stored: Stored | None) -> tuple[Stored, Packed] | None:
     """The chain with which a weight takes least room, and its parts; None: as it is."""
-    if stored is not None and weight.dtype != torch.float32:
+    if stored is not None and weight.dtype not in (torch.float32, torch.uint8):
         raise BertpressError(f"{name}: codec {_chain(stored)} packs float32, got {spec_of(weight)}")
     try:
-        stored = thinned(weight, stored)
+        stored = as_codes(weight) if weight.dtype == torch.uint8 else thinned(weight, stored)
         if stored is None:
             return None
         packed = stored.encode(weight)
@@ -99,7 +102,7 @@ def _packed(name: str, weight: Tensor, stored: Stored | None) -> tuple[Stored, P
     except ValueError as error:
         raise BertpressError(f"{name}: {error}") from error
     if not torch.equal(decoded, weight):
-        change = float((decoded - weight).abs().max())
+        change = float((decoded.float() - weight.float()).abs().max())
         raise BertpressError(
             f"{name}: codec {_chain(stored)} would change a value by {change:.3g}, must be 0: "
             "the method must leave the weight on its grid"

@@ -65,7 +65,9 @@ def _embedding_axes(
     if unit.startswith("embeddings.projection."):
         return rows
     project = blueprint.embeddings.project
-    if project == "none" or (project == "tokens" and unit != "embeddings.word.weight"):
+    if unit == "embeddings.word.codes":
+        return ()
+    if project == "none" or (project == "tokens" and not unit.startswith("embeddings.word.")):
         return columns
     return ()
 
@@ -79,7 +81,7 @@ def _head_axes(
         return both if part.startswith("dense.") else columns if part.endswith("weight") else ()
     if head.free_decoder:
         raise ValueError("hidden dimensions of a masked LM with an untied decoder part cannot be cut")
-    square = blueprint.embeddings.project == "none"
+    square = blueprint.embeddings.project == "none" or blueprint.embeddings.factorized
     if part == "dense.weight":
         return both if square else columns
     return rows if square and part in ("dense.bias", "norm.weight", "norm.bias") else ()

@@ -30,11 +30,14 @@ class EmbeddingSpec(Spec):
 
     BERT adds the three tables, normalises, and has ``size == hidden_size``.  ALBERT and ELECTRA project after
     the norm (``project="after"``).  MobileBERT projects the token table alone, three neighbours at once
-    (``window=3``, ``project="tokens"``), so its position and segment tables have the hidden width.
+    (``window=3``, ``project="tokens"``), so its position and segment tables have the hidden width.  With
+    ``codebooks``, a token has a code for each of them, and its vector is the sum of the entries that they name.
     """
 
     vocabulary: Size
     size: Size
+    codebooks: Annotated[int, Field(ge=0, le=1024)] = 0
+    entries: Annotated[int, Field(ge=0, le=256, description="Vectors in each codebook.")] = 0
     positions: Width = 512
     segments: Width = 2
     window: Literal[1, 3] = 1
@@ -43,6 +46,17 @@ class EmbeddingSpec(Spec):
     second_positions: SecondPositions = Field("running", description="restart: the second segment counts anew.")
     pad_id: int = Field(0, ge=0)
     norm: Norm = "layer"
+
+    @model_validator(mode="after")
+    def _coded(self) -> "EmbeddingSpec":
+        if bool(self.codebooks) != bool(self.entries):
+            raise ValueError(f"entries={self.entries} must go with codebooks={self.codebooks}")
+        return self
+
+    @property
+    def factorized(self) -> bool:
+        """Whether the token table alone is projected, token by token, so that a tied decoder can be too."""
+        return self.project == "tokens" and self.window == 1
 
 
 class RelativeSpec(Spec):

@@ -23,7 +23,8 @@ def _linear(inputs: int, outputs: int) -> int:
 def _embedding_parameters(blueprint: Blueprint) -> int:
     spec, hidden = blueprint.embeddings, blueprint.hidden_size
     added = hidden if spec.project == "tokens" else spec.size  # width at which positions and segments are added
-    count = spec.vocabulary * spec.size + (spec.positions + spec.segments) * added + 2 * added
+    rows = spec.codebooks * spec.entries or spec.vocabulary  # codes are integers, no weights
+    count = rows * spec.size + (spec.positions + spec.segments) * added + 2 * added
     if spec.project != "none":
         count += _linear(spec.window * spec.size, hidden)
     return count
@@ -99,7 +100,7 @@ def _head(blueprint: Blueprint, *, bias: bool) -> int:
         return 0
     if head.kind == "masked_lm":
         spec = blueprint.embeddings
-        width = hidden if head.free_decoder else spec.size
+        width = hidden if head.free_decoder or spec.factorized else spec.size
         count = width * hidden + bias * (3 * width + spec.vocabulary)
         return count + head.free_decoder * (hidden - spec.size) * spec.vocabulary
     read, dense = 4 * hidden if head.siamese else hidden, 0
@@ -159,5 +160,6 @@ def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
     if head is not None:
         count["head"] = _head(blueprint, bias=False) * (1 if head.kind == "sequence" else whole)
         if head.kind == "masked_lm":  # the tied columns of the decoder are no stored weights, but they are computed
-            count["head"] += whole * spec.size * spec.vocabulary
+            wide = spec.factorized and not head.free_decoder
+            count["head"] += whole * (blueprint.hidden_size if wide else spec.size) * spec.vocabulary
     return count

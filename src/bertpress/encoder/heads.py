@@ -119,13 +119,14 @@ class EmbeddingHead(nn.Module):
 class MaskedLMHead(nn.Module):
     """Dense, activation, norm, then the transposed token table: the decoder owns no weight but its bias.
 
-    ``table`` hands out the token table at each call, so that a transform on it reaches the decoder too.
+    ``table`` hands out the token table at each call, so that a transform on it reaches the decoder too.  It has the
+    hidden width where the tokens are projected one by one.
     """
 
     def __init__(self, spec: HeadSpec, blueprint: Blueprint, table: Callable[[], Tensor]) -> None:
         super().__init__()
         size, hidden = blueprint.embeddings.size, blueprint.hidden_size
-        width = hidden if spec.free_decoder else size
+        width = hidden if spec.free_decoder or blueprint.embeddings.factorized else size
         self.activation, self.table = spec.activation, table
         self.slot = Slot()
         self.dense = nn.Linear(hidden, width)

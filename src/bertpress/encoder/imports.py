@@ -188,7 +188,7 @@ def _fill(model: BertpressPreTrainedModel, state: Mapping[str, Tensor], seed: in
     if model.state_dict().keys() - state.keys():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = make_head(model.blueprint, lambda: model.encoder.embeddings.word.weight)
+            head = make_head(model.blueprint, model.encoder.embeddings.decoder_table)
             assert head is not None
             fresh = {f"head.{name}": tensor for name, tensor in head.apply(model._init_weights).state_dict().items()}
     model.load_state_dict({**fresh, **state}, strict=True, assign=True)

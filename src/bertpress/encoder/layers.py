@@ -31,6 +31,50 @@ class Projection(nn.Module):
         return self.norm(y if residual is None else y + residual)  # type: ignore[no-any-return]
 
 
+def code_sums(codes: Tensor, codebooks: Tensor) -> Tensor:
+    """What codes stand for: the sum of one vector from each codebook.
+
+    Args:
+        codes: (..., codebooks) integers.
+        codebooks: (codebooks, entries, size).
+
+    Returns:
+        (..., size).
+    """
+    count, entries, _ = codebooks.shape
+    first = torch.arange(count, device=codes.device) * entries  # of each codebook, in all of them
+    return F.embedding(codes.long() + first, codebooks.flatten(0, 1)).sum(-2)
+
+
+class CodeTable(nn.Module):
+    """A table whose rows are sums of one vector from each codebook.
+
+    Source: Shu & Nakayama 2018, arXiv:1711.01068, equation 1.
+    """
+
+    codes: Tensor
+
+    def __init__(self, rows: int, codebooks: int, entries: int, size: int) -> None:
+        super().__init__()
+        self.codebooks = nn.Parameter(torch.empty(codebooks, entries, size))
+        self.register_buffer("codes", torch.zeros(rows, codebooks, dtype=torch.uint8))
+
+    def initialize(self) -> None:
+        """Random codes, and vectors whose sums are as large as rows of other tables."""
+        codebooks, entries, _ = self.codebooks.shape
+        nn.init.normal_(self.codebooks, std=0.02 / codebooks**0.5)
+        self.codes.random_(entries)
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows, (rows, size)."""
+        return code_sums(self.codes, self.codebooks)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(batch, tokens) ids to (batch, tokens, size)."""
+        return code_sums(F.embedding(ids, self.codes), self.codebooks)
+
+
 class Embeddings(nn.Module):
     """Sum of token, position and segment vectors, normalised; projected to the hidden width where asked."""
 
@@ -39,7 +83,11 @@ class Embeddings(nn.Module):
         spec, hidden = blueprint.embeddings, blueprint.hidden_size
         self.spec, self.dropout = spec, blueprint.dropout
         added = hidden if spec.project == "tokens" else spec.size
-        self.word = nn.Embedding(spec.vocabulary, spec.size)
+        self.word: nn.Embedding | CodeTable = (
+            CodeTable(spec.vocabulary, spec.codebooks, spec.entries, spec.size)
+            if spec.codebooks
+            else nn.Embedding(spec.vocabulary, spec.size)
+        )
         self.position = nn.Embedding(spec.positions, added) if spec.positions else None
         self.segment = nn.Embedding(spec.segments, added) if spec.segments else None
         self.norm = make_norm(spec.norm, added, blueprint.norm_epsilon)
@@ -61,6 +109,14 @@ class Embeddings(nn.Module):
             x = x + self.position(self._positions(input_ids, segment_ids))
         x = F.dropout(self.norm(x), self.dropout, self.training)
         return self._project(x) if spec.project == "after" else x
+
+    def decoder_table(self) -> Tensor:
+        """What a tied decoder multiplies: the token vectors, through the projection where each passes it alone.
+
+        The projection's bias would add the same to the scores of all tokens, and is left out.
+        """
+        table = self.word.weight
+        return table @ self.projection.weight.t() if self.spec.factorized and self.projection is not None else table
 
     def _project(self, x: Tensor) -> Tensor:
         assert self.projection is not None

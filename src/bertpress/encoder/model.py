@@ -19,7 +19,7 @@ from bertpress.encoder.attention_masks import additive_mask, own_segment, with_b
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import apart, label_loss, make_head, span_loss
-from bertpress.encoder.layers import Embeddings, EncoderLayer
+from bertpress.encoder.layers import CodeTable, Embeddings, EncoderLayer
 from bertpress.encoder.mixers import Lstm, Shortening
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
@@ -124,7 +124,7 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         super().__init__(config)
         self.blueprint = config.shape
         self.encoder = Encoder(self.blueprint)
-        self.head = make_head(self.blueprint, lambda: self.encoder.embeddings.word.weight)
+        self.head = make_head(self.blueprint, self.encoder.embeddings.decoder_table)
         self.storage: dict[str, Any] = {}
         if self.blueprint.smoothed:
             for layer in self.encoder.layers:
@@ -142,7 +142,7 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             module.weight.data.normal_(std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.data.zero_()
-        elif isinstance(module, Lstm):
+        elif isinstance(module, Lstm | CodeTable):
             module.initialize()
 
     @classmethod

@@ -1,4 +1,6 @@
-"""The only code that cuts.  Every function returns a new, smaller model; the one handed in stays as it is.
+"""The only code that cuts; the token table has a file of its own, :mod:`bertpress.encoder.tables`.
+
+Every function returns a new, smaller model; the one handed in stays as it is.
 
 A cut is a new blueprint plus a sliced state dict: :func:`rebuild` loads the slices strictly, so a tensor that a cut
 forgot is an error and not a silently fresh weight.

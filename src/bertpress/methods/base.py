@@ -35,6 +35,7 @@ class Need(Enum):
     TRAINING = "a stage that trains"
     UNLABELLED = "a stage with data: unlabelled"
     PAIRS = "two texts in a row"
+    TOKENS = "a teacher that reads the same tokens"
 
 
 class Trait(Enum):
@@ -45,6 +46,7 @@ class Trait(Enum):
     INT8 = "8-bit integers"
     SPARSE = "zeros among its weights"
     LOW_RANK = "matrices that are products of two"
+    VOCABULARY = "another vocabulary"
 
 
 @dataclass
@@ -56,10 +58,12 @@ class Context:
         tokenizer: may be replaced by a method in ``attach``; texts are tokenized after that.
         seed: of this stage.
         teacher: the frozen teacher, where the run has one.
+        teacher_tokenizer: the one that the teacher reads text with.
         pretrained: the model as it was handed in, before any stage; to rewind to.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
         unlabelled: the stage trains on text without labels; logits are those of the words to guess.
         train: encoded training examples; from ``objectives`` on, as texts are tokenized after ``attach``.
+        texts: the distinct texts of the train split, and those without labels where the run has any.
         calibration: makes an iterator over padded batches of training text, in a fixed order.
         metric: a model's metric of the task on so many rows cut from train.
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
@@ -74,10 +78,12 @@ class Context:
     tokenizer: PreTrainedTokenizerBase
     seed: int
     teacher: Model | None = None
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None
     pretrained: Model | None = None
     masked_lm: Callable[[], Model | None] = lambda: None
     unlabelled: bool = False
     train: Encoded | None = None
+    texts: Callable[[], Sequence[str]] = lambda: ()
     calibration: Callable[[int], Sequence[dict[str, Tensor]]] | None = None
     metric: Callable[[Model, int], float] | None = None
     state: nn.ModuleDict = field(default_factory=nn.ModuleDict)

@@ -16,12 +16,13 @@ from bertpress.tasks.naming import with_labels
 from bertpress.tasks.predictions import describe, keep, predictions, references, row_scores
 from bertpress.tasks.rows import Rows, from_records, from_texts, holdout
 from bertpress.tasks.task import KINDS, METRICS, Kind, Task
-from bertpress.tasks.texts import load_texts, read_texts, texts_of, train_texts
+from bertpress.tasks.texts import TEXT, load_texts, read_texts, texts_of, train_texts
 
 __all__ = [
     "KINDS",
     "KNOWN",
     "METRICS",
+    "TEXT",
     "BucketSampler",
     "Collate",
     "Drop",

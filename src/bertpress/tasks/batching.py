@@ -86,30 +86,26 @@ class Collate:
 
     Args:
         pad_id: the tokenizer's pad token.
+        teacher_pad_id: that of the teacher's tokenizer, where items carry what it reads: ``teacher_*`` inputs.
         multiple_of: round the padded length up to a multiple (8 suits tensor cores), but not above
             ``max_length``.
         max_length: most tokens that the model takes.
     """
 
-    def __init__(self, pad_id: int = 0, *, multiple_of: int = 1, max_length: int | None = None) -> None:
+    def __init__(
+        self, pad_id: int = 0, *, multiple_of: int = 1, max_length: int | None = None, teacher_pad_id: int = 0
+    ) -> None:
         if multiple_of < 1:
             raise ValueError(f"multiple_of={multiple_of} must be at least 1")
         self.pad_id, self.multiple_of, self.max_length = pad_id, multiple_of, max_length
+        self.teacher_pad_id = teacher_pad_id
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The padded batch of these items."""
-        sizes = [len(item["input_ids"]) for item in items]
-        longest = max(sizes)
-        width = -(-longest // self.multiple_of) * self.multiple_of
-        if self.max_length is not None:
-            width = max(longest, min(width, self.max_length))
-        lengths = torch.tensor(sizes)
-        batch = {
-            "input_ids": self._padded(items, "input_ids", width, self.pad_id),
-            "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
-        }
-        if "token_type_ids" in items[0]:
-            batch["token_type_ids"] = self._padded(items, "token_type_ids", width, 0)
+        batch = self._inputs(items, "", self.pad_id)
+        width = batch["input_ids"].shape[1]
+        if "teacher_input_ids" in items[0]:
+            batch |= self._inputs(items, "teacher_", self.teacher_pad_id)
         batch["index"] = torch.tensor([item["index"] for item in items])
         for name in ("start_positions", "end_positions"):
             if name in items[0]:
@@ -118,6 +114,21 @@ class Collate:
         if labelled:
             batch["labels"] = self._labels(labelled, width)
         return batch
+
+    def _inputs(self, items: Sequence[Mapping[str, Any]], prefix: str, pad_id: int) -> dict[str, Tensor]:
+        sizes = [len(item[f"{prefix}input_ids"]) for item in items]
+        longest = max(sizes)
+        width = -(-longest // self.multiple_of) * self.multiple_of
+        if self.max_length is not None:
+            width = max(longest, min(width, self.max_length))
+        lengths = torch.tensor(sizes)
+        found = {
+            f"{prefix}input_ids": self._padded(items, f"{prefix}input_ids", width, pad_id),
+            f"{prefix}attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+        }
+        if (segments := f"{prefix}token_type_ids") in items[0]:
+            found[segments] = self._padded(items, segments, width, 0)
+        return found
 
     def _labels(self, items: Sequence[Mapping[str, Any]], width: int) -> Tensor:
         first = items[0]["labels"]

@@ -32,6 +32,7 @@ class Encoded(Dataset[dict[str, Any]]):
         ends: question answering: (all tokens,), one past the last character.
         shortened: texts that did not fit: truncated, or cut into windows.
         note: one line about them, or None.
+        teacher: the features as a teacher with another vocabulary reads them: the items' ``teacher_*`` inputs.
         epoch: masked LM: selects the masks; see :meth:`set_epoch`.
     """
 
@@ -48,6 +49,7 @@ class Encoded(Dataset[dict[str, Any]]):
         self.labels: list[Any] | None = None  # by row, None where unknown; (first, last token) by feature for answers
         self.shortened = 0
         self.note: str | None = None
+        self.teacher: Encoded | None = None
         self.epoch = 0
         self.bounds: npt.NDArray[np.int64] = np.zeros(1, np.int64)
 
@@ -67,13 +69,19 @@ class Encoded(Dataset[dict[str, Any]]):
         """Where feature ``index`` stands in the flat arrays."""
         return slice(int(self.bounds[index]), int(self.bounds[index + 1]))
 
+    def inputs(self, index: int, prefix: str = "") -> dict[str, Any]:
+        """What a model reads of feature ``index``, under names that begin with ``prefix``."""
+        where = self.tokens(index)
+        found = {f"{prefix}input_ids": self.ids[where]}
+        return found if self.segments is None else found | {f"{prefix}token_type_ids": self.segments[where]}
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         where = self.tokens(index)
-        item: dict[str, Any] = {"input_ids": self.ids[where], "index": index}
-        if self.segments is not None:
-            item["token_type_ids"] = self.segments[where]
+        item: dict[str, Any] = {**self.inputs(index), "index": index}
+        if self.teacher is not None:
+            item |= self.teacher.inputs(index, "teacher_")
         if self.masking is not None:
             item["input_ids"], item["labels"] = self.masking(self.ids[where], index, self.epoch)
         elif self.labels is not None:

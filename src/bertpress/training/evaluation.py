@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bertpress import tasks
-from bertpress.tasks import BucketSampler, Collate, Encoded, Task, UserMetric
+from bertpress.tasks import BucketSampler, Collate, Encoded, Rows, Task, UserMetric
 from bertpress.training import rng
 from bertpress.training.precision import Precision, autocast, in_float32, resolve_dtype
 from bertpress.training.teacher import model_inputs
@@ -17,10 +17,10 @@ from bertpress.training.teacher import model_inputs
 Array = npt.NDArray[Any]
 
 
-def collate_for(tokenizer: Any) -> Collate:
-    """Padding as the tokenizer's model expects it."""
-    pad = getattr(tokenizer, "pad_token_id", None)
-    return Collate(pad if pad is not None else 0)
+def collate_for(tokenizer: Any, teacher: Any = None) -> Collate:
+    """Padding as the tokenizer's model expects it, and as the teacher's does."""
+    pads = [getattr(each, "pad_token_id", None) or 0 for each in (tokenizer, teacher)]
+    return Collate(pads[0], teacher_pad_id=pads[1])
 
 
 def batches(data: Encoded, collate: Collate, batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
@@ -77,3 +77,9 @@ def metric_value(
         return float(metric(predictions, references))
     known = tasks.metrics_for(task)[task.metric]
     return float(known.value(known.statistics(predictions, references).sum(0)))
+
+
+def in_memory_predictions(model: nn.Module, task: Task, rows: Rows, tokenizer: Any) -> list[Any]:
+    """Predictions of a model in memory, in float32."""
+    encoded = tasks.encode(task, rows, tokenizer, training=False)
+    return tasks.predictions(task, encoded, predict_logits(model, task, encoded, collate_for(tokenizer)))

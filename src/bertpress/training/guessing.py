@@ -49,7 +49,7 @@ def guesses_for(model: BertpressPreTrainedModel, source: BertpressPreTrainedMode
     spec = own or HeadSpec(kind="masked_lm", activation="gelu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = make_head(shape.replace(head=spec), lambda: model.encoder.embeddings.word.weight)
+        head = make_head(shape.replace(head=spec), model.encoder.embeddings.decoder_table)
         assert head is not None
         head.apply(model._init_weights)
     if source is not None and fits:

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bertpress.artifact.codecs.base import VALUES, Codec, TensorSpec
+from bertpress.artifact.codecs.stored import Stored
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
@@ -65,3 +66,13 @@ class Bits(Codec):
     def decode(self, parts: Mapping[str, Tensor], given: TensorSpec) -> Tensor:
         """Unpack."""
         return unpack_bits(parts[VALUES], self.bits, given.elements).reshape(given.shape)
+
+
+def as_codes(codes: Tensor) -> Stored | None:
+    """How integers take least room: as many bits each as the largest needs; None: all eight.
+
+    Args:
+        codes: uint8, any shape.
+    """
+    bits = max(1, int(codes.max()).bit_length()) if codes.numel() else 8
+    return Stored((Bits(bits=bits),)) if bits < 8 else None

@@ -43,7 +43,7 @@ class Attention(Method):
     """Distil attention scores or maps, or what single heads hold; student and teacher must have as many heads."""
 
     cite: ClassVar[str] = "Jiao et al., 2020; Sun et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(1.0, ge=0, le=1000, description="Of each term in the loss, which sums over the layers.")
     layer_map: LayerMap = Field("uniform", description=MAP)

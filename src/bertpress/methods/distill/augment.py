@@ -133,7 +133,8 @@ class Augment(Method):
     def _by_words(self, rows: Rows, ctx: Context) -> Callable[[str, int], Alter]:
         assert ctx.teacher is not None
         table = ctx.teacher.get_parameter("encoder.embeddings.word.weight")
-        find = Candidates(ctx.tokenizer, table, ctx.masked_lm(), count=self.candidates, max_length=ctx.task.max_length)
+        reads = ctx.teacher_tokenizer or ctx.tokenizer
+        find = Candidates(reads, table, ctx.masked_lm(), count=self.candidates, max_length=ctx.task.max_length)
 
         def of(column: str, row: int) -> Alter:
             candidates = find(Wording.of(rows.columns[column][row]))

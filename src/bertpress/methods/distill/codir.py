@@ -189,7 +189,7 @@ class CoDIR(Method):
     """Distil by contrast: the student's view of a text is the teacher's, and not that of a text of another class."""
 
     cite: ClassVar[str] = "Sun et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(0.1, gt=0, le=1000, description="Of the contrastive term; the paper's gamma.")
     negatives: int = Field(100, ge=1, le=100_000, description="Texts of other classes that each is told from.")

@@ -21,7 +21,7 @@ class Embeddings(Method):
     """Distil the outputs of the teacher's embeddings, through a linear map where the widths differ."""
 
     cite: ClassVar[str] = "Jiao et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(1.0, ge=0, le=1000, description="Of the term in the loss.")
     project: Side = Field("student", description="Whose vectors are mapped to the other's width, where they differ.")

@@ -163,7 +163,7 @@ class EMD(Method):
     """Distil attention scores and hidden states of all layers, matched by an earth mover's distance."""
 
     cite: ClassVar[str] = "Li et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(0.01, gt=0, le=1000, description="Of the whole term; the paper's beta.")
     attention: bool = Field(True, description="Compare the attention scores; needs equal numbers of heads.")

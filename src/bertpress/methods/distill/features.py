@@ -42,7 +42,7 @@ class Features(Method):
     """Distil the output of each matrix of the teacher into its counterpart in a student of the same shape."""
 
     cite: ClassVar[str] = "Noach & Goldberg, 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(1.0, ge=0, le=1000, description="Of each term in the loss, which sums over the layers.")
     modules: tuple[Module, ...] = Field(

@@ -29,7 +29,7 @@ class Hidden(Method):
     """Distil the hidden states behind the teacher's layers, through linear maps where the widths differ."""
 
     cite: ClassVar[str] = "Jiao et al., 2020; Sanh et al., 2019"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(1.0, ge=0, le=1000, description="Of the term in the loss.")
     reduction: Literal["sum", "mean"] = Field("sum", description="Over the layers.")

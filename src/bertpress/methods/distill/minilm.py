@@ -25,7 +25,7 @@ class MiniLM(Method):
     """Distil the last layer's attention maps and value relations, whatever the student's depth and width."""
 
     cite: ClassVar[str] = "Wang et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
     supervises: ClassVar[bool] = True  # the paper's distillation knows no labels
 
     attention: float = Field(1.0, ge=0, le=1000, description="Weight of the KL between the attention maps.")

@@ -25,7 +25,7 @@ class MiniLMv2(Method):
     """Distil the relations among queries, keys and values of one layer, whatever the student's shape."""
 
     cite: ClassVar[str] = "Wang et al., 2021"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
     supervises: ClassVar[bool] = True  # the paper's distillation knows no labels
 
     relation_heads: int | None = Field(

@@ -38,7 +38,7 @@ class Pkd(Method):
     """Distil the direction of the [CLS] state behind the teacher's layers, for each of the student's but the last."""
 
     cite: ClassVar[str] = "Sun et al., 2019"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.TOKENS})
 
     weight: float = Field(1.0, ge=0, le=100_000, description="Of the term in the loss; the paper's beta.")
     layer_map: LayerMap = Field(

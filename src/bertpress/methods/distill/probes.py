@@ -138,7 +138,9 @@ class Probes(Method):
     """Distil what linear classifiers read in each layer of the teacher into the student's layers."""
 
     cite: ClassVar[str] = "Chen et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING, Need.LABELS, Need.CALIBRATION})
+    requires: ClassVar[frozenset[Need]] = frozenset(
+        {Need.TEACHER, Need.TRAINING, Need.TOKENS, Need.LABELS, Need.CALIBRATION}
+    )
 
     weight: float = Field(4.0, gt=0, le=1000, description="Of the probes' term beside the other losses.")
     weighting: Weighting = Field("labels", description="How the layers count: by their probes' belief, or equally.")

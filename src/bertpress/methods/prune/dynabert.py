@@ -62,7 +62,7 @@ class Dynabert(Method):
     """Sort heads and neurons by importance, and train shares of the width and the depth to run alone."""
 
     cite: ClassVar[str] = "Hou et al., 2020"
-    requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.TEACHER, Need.CALIBRATION})
+    requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.TEACHER, Need.TOKENS, Need.CALIBRATION})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.NARROW, Trait.SHALLOW})
     conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8})
     supervises: ClassVar[bool] = True

@@ -1,0 +1,1 @@
+"""Smaller embedding tables: fewer tokens, codes in place of vectors."""
