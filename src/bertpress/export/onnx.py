@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def export(model: BertpressPreTrainedModel, folder: Path, *, metadata: Mapping[s
     if model.blueprint.activation_scales == "dynamic":
         scale_products(graph.graph)
     look_up_integers(graph.graph)
+    store_once(graph.graph)
     drop_unused(graph.graph)
     del graph.metadata_props[:]
     for node in graph.graph.node:
@@ -161,6 +163,27 @@ def look_up_integers(graph: onnx.GraphProto) -> int:
         _replace(graph, gather, fresh)
         count += 1
     return count
+
+
+def store_once(graph: onnx.GraphProto) -> int:
+    """Let all readers of equal initializers read one of them.
+
+    The exporter transposes a small matrix anew for each layer that shares it.
+
+    Returns:
+        How many are no longer read.
+    """
+    first: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in graph.initializer:
+        anonymous = type(tensor)()
+        anonymous.CopyFrom(tensor)
+        anonymous.ClearField("name")
+        content = sha256(anonymous.SerializeToString(deterministic=True)).digest()
+        renamed[tensor.name] = first.setdefault(content, tensor.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    return len(renamed) - len(first)
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
