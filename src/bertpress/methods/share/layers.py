@@ -4,6 +4,8 @@ Source: ALBERT, Lan et al. 2020, "ALBERT: a lite BERT for self-supervised learni
 arXiv:1909.11942, sections 3.1 (all weights, those of attention, or those of feed-forward networks) and 4.5 (groups).
 Departs from it: the paper pre-trains a model that shares; here a trained one begins to share, from one of its layers or
 from the mean of them, and is trained on.  Sub-units are shared with the norm that closes them.
+What is shared lies once in the artifact and in exports to OpenVINO and ONNX, int8 ones too; a plain transformers folder
+holds a copy for each layer unless the model is an ALBERT.
 """
 
 from __future__ import annotations
