@@ -206,7 +206,7 @@ def timed(models: Mapping[str, Path], task: str, data: Path, threads: int) -> di
     texts = texts_of(tasks.resolve(task), whole.limit(TIMED_TEXTS, 0))
     candidates = [Candidate(which, folder, "openvino") for which, folder in models.items()]
     figures = interleave(candidates, texts, threads=threads, rounds=ROUNDS, throughput_texts=0)
-    kept = ("latency_ms", "model_latency_ms", "speedup", "speedup_interval")
+    kept = ("latency_ms", "model_latency_ms", "speedup", "speedup_interval", "peak_memory_bytes")
     return {which: {key: each[key] for key in kept} for which, each in zip(models, figures, strict=True)}
 
 

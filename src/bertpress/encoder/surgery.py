@@ -235,7 +235,7 @@ def share(
     owners: Mapping[int, int],
     *,
     unit: Unit = "all",
-    start: Literal["owner", "mean"] = "owner",
+    start: Literal["mean"] | int = 0,
 ) -> BertpressPreTrainedModel:
     """Let layers compute with the weights of an earlier layer (ALBERT); the weights are stored once.
 
@@ -243,15 +243,20 @@ def share(
         model: any of our models; its sub-units to be shared must have one shape.
         owners: layer -> the earlier layer whose weights it shall use.
         unit: what is shared.
-        start: the shared weights begin as the owner's, or as the mean over all that share.
+        start: the shared weights begin as those of the layer at this place among all that share them, of which the
+            owner is 0, or as the mean over all.
 
     Raises:
-        ValueError: where an owner is not earlier, shares itself, or differs in shape.
+        ValueError: where an owner is not earlier, shares itself, or differs in shape, or ``start`` is no such place.
     """
     state, layers = _state(model), _layers(model)
     for part in ("attention", "ffn") if unit == "all" else (unit,):
         for owner in sorted(set(owners.values())):
             members = [owner, *sorted(layer for layer, of in owners.items() if of == owner)]
+            if sharing := [i for i in members if getattr(layers[i], f"{part}_from") is not None]:
+                raise ValueError(f"layers {sharing}: share their {part} weights already")
+            if start != "mean" and not 0 <= start < len(members):
+                raise ValueError(f"layers {members}: start={start} must be in [0, {len(members) - 1}]")
             for name in _unit_names(state, owner, part):
                 tail = name.removeprefix(f"encoder.layers.{owner}.")
                 if missing := [i for i in members if f"encoder.layers.{i}.{tail}" not in state]:
@@ -259,10 +264,10 @@ def share(
                         f"layers {missing}: without {tail}, which layer {owner} has, nothing can be shared"
                     )
                 tensors = [state[f"encoder.layers.{member}.{tail}"] for member in members]
-                if start == "mean" and tensors[0].is_floating_point():
-                    if any(tensor.shape != tensors[0].shape for tensor in tensors):
-                        raise ValueError(f"layers {members}: {tail} must have one shape to be shared")
-                    state[name] = torch.stack(tensors).mean(0)
+                if any(tensor.shape != tensors[0].shape for tensor in tensors):
+                    raise ValueError(f"layers {members}: {tail} must have one shape to be shared")
+                averaged = start == "mean" and tensors[0].is_floating_point()
+                state[name] = torch.stack(tensors).mean(0) if averaged else tensors[0 if start == "mean" else start]
         for layer, owner in owners.items():
             for name in _unit_names(state, layer, part):
                 del state[name]

@@ -6,8 +6,8 @@ then lie in ``model.onnx.data``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ def _converted(part: Part) -> onnx.ModelProto:
     if part.model.blueprint.activation_scales == "dynamic":
         scale_products(graph.graph)
     look_up_integers(graph.graph)
+    store_once(graph.graph)
     drop_unused(graph.graph)
     del graph.metadata_props[:]
     for node in graph.graph.node:
@@ -97,7 +98,7 @@ def share_weights(graphs: Sequence[onnx.GraphProto], path: Path) -> None:
         for tensor in (tensor for graph in graphs for tensor in graph.initializer):
             if len(tensor.raw_data) < SMALL_BYTES:
                 continue
-            key = hashlib.sha256(tensor.raw_data).digest()
+            key = sha256(tensor.raw_data).digest()
             if key not in places:
                 file.write(bytes(-file.tell() % ALIGNMENT))
                 places[key] = file.tell()
@@ -195,6 +196,27 @@ def look_up_integers(graph: onnx.GraphProto) -> int:
         _replace(graph, gather, fresh)
         count += 1
     return count
+
+
+def store_once(graph: onnx.GraphProto) -> int:
+    """Let all readers of equal initializers read one of them.
+
+    The exporter transposes a small matrix anew for each layer that shares it.
+
+    Returns:
+        How many are no longer read.
+    """
+    first: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in graph.initializer:
+        anonymous = type(tensor)()
+        anonymous.CopyFrom(tensor)
+        anonymous.ClearField("name")
+        content = sha256(anonymous.SerializeToString(deterministic=True)).digest()
+        renamed[tensor.name] = first.setdefault(content, tensor.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    return len(renamed) - len(first)
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:

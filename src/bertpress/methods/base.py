@@ -47,6 +47,7 @@ class Trait(Enum):
     SPARSE = "zeros among its weights"
     LOW_RANK = "matrices that are products of two"
     VOCABULARY = "another vocabulary"
+    SHARED = "layers that share weights"
 
 
 @dataclass

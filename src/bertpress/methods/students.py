@@ -9,7 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bertpress.encoder.blueprint import Blueprint, EmbeddingSpec, HeadSpec, LayerSpec, ShorteningSpec
+from bertpress.encoder.blueprint import (
+    AttentionSpec,
+    Blueprint,
+    EmbeddingSpec,
+    HeadSpec,
+    LayerSpec,
+    ShorteningSpec,
+)
 from bertpress.encoder.model import build_model
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Trait
@@ -25,6 +32,39 @@ def fresh(shape: Blueprint, model: Model, seed: int) -> Model:
         torch.manual_seed(seed)
         keys = ("id2label", "label2id", "problem_type")
         return build_model(shape, **{key: getattr(model.config, key) for key in keys})
+
+
+def smaller(
+    teacher: Blueprint, layers: int, *, hidden_size: Size | None, heads: Size | None, ffn: Size | None, multiple_of: int
+) -> Blueprint:
+    """A Transformer of equal layers, each width a number, a share of what the teacher's first layer has, or all of it.
+
+    Args:
+        teacher: gives embeddings, head and activation; without relative positions and bottlenecks.
+        layers: of the student.
+        hidden_size: of the student.
+        heads: in each layer.
+        ffn: neurons in each layer.
+        multiple_of: shares of widths are rounded to this.
+
+    Raises:
+        ValueError: a width is larger than the teacher's, or the heads do not divide the hidden size.
+    """
+    hidden = count_of(hidden_size, teacher.hidden_size, multiple=multiple_of)
+    first = teacher.layers[0]
+    count = count_of(heads, len(first.attention.heads))
+    if hidden % count:
+        raise ValueError(f"hidden_size={hidden} must be a multiple of heads={count}")
+    size = hidden // count
+    layer = LayerSpec(
+        attention=AttentionSpec(heads=tuple(range(count)), head_size=size, value_size=size),
+        ffn=(count_of(ffn, first.ffn[0], multiple=multiple_of),),
+        activation=first.activation,
+    )
+    embeddings = teacher.embeddings
+    if embeddings.project == "none":
+        embeddings = embeddings.model_copy(update={"size": hidden})
+    return teacher.replace(hidden_size=hidden, embeddings=embeddings, layers=(layer,) * layers)
 
 
 def narrowed_tables(tables: dict[str, Tensor], size: int) -> dict[str, Tensor]:

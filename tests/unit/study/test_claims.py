@@ -2,8 +2,22 @@
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from bertpress.study.claims import BOTTOM_LAYERS, FEWEST, HARMONY, bottom_layers_matter, check, harmony_wins
+from bertpress.study.claims import (
+    BOTTOM_LAYERS,
+    FEWEST,
+    HARMONY,
+    LOCAL_BELOW,
+    LOW_RANK,
+    bottom_layers_matter,
+    check,
+    harmony_wins,
+    local_below_hardly_hurts,
+    low_rank_only_shrinks,
+    matching_tokens,
+)
 from bertpress.tasks.bootstrap import mean_interval
 
 BOTH = pytest.mark.parametrize(("of", "claim"), [(bottom_layers_matter, BOTTOM_LAYERS), (harmony_wins, HARMONY)])
@@ -51,3 +65,40 @@ def test_the_interval_is_that_of_a_normal_mean_where_there_are_many():
     error = 1.96 * values.std() / np.sqrt(len(values))
     assert (low, high) == (pytest.approx(mean - error, abs=0.1 * error), pytest.approx(mean + error, abs=0.1 * error))
     assert mean_interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_low_rank_is_smaller_and_no_faster():
+    sizes = [60.0, 40.0, 60.0, 40.0, 50.0]
+    found = low_rank_only_shrinks(sizes, [0.95, 1.05, 1.0, 0.9, 1.04])
+    assert (found.claim, found.verdict) == (LOW_RANK, "holds")
+    assert found.value == pytest.approx(1.1 - 0.988)
+    assert low_rank_only_shrinks(sizes, [1.5, 1.4, 1.3, 1.6, 1.2]).verdict == "does not hold here"
+    assert low_rank_only_shrinks([101.0, *sizes[1:]], [0.95, 1.05, 1.0, 0.9, 1.04]).verdict == "does not hold here"
+    assert low_rank_only_shrinks([60.0], [1.0]).verdict == "not enough runs"
+
+
+def test_local_attention_below_may_cost_a_point():
+    full = [90.0, 85.0, 88.0, 91.0, 80.0]
+    found = local_below_hardly_hurts([score - 0.5 for score in full], full)
+    assert (found.claim, found.verdict) == (LOCAL_BELOW, "holds")
+    assert found.value == pytest.approx(0.5)
+    assert local_below_hardly_hurts([score - 1.5 for score in full], full).verdict == "does not hold here"
+
+
+def pieces(*words):
+    """A tokenizer of these word pieces."""
+    ids = {word: i for i, word in enumerate(["[UNK]", *words])}
+    backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+
+
+def test_tokens_match_where_both_cut_alike():
+    large = pieces("un", "##known", "film", "films", "a", "##s")
+    small = pieces("un", "##known", "film", "##s", "a")
+    # by hand: a | un ##known | films | film, of which "films" is cut in two
+    assert matching_tokens(["a unknown films", "film"], large, small) == pytest.approx(100 * 4 / 5)
+    assert matching_tokens(["a unknown films", "film"], large, large) == 100
+    assert matching_tokens(["film", "q"], pieces("film", "q"), pieces("film")) == 50  # the unknown matches nothing
+    with pytest.raises(ValueError, match="no tokens"):
+        matching_tokens([""], large, small)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from bertpress.errors import RecipeError
-from bertpress.methods.base import Context, Method, Model, Need
+from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.distances import attention_map_kl, hidden_state_mse
 from bertpress.methods.layer_maps import attention_places, layer_pairs
 from bertpress.methods.layerwise import Layerwise, last_layer
@@ -33,6 +33,7 @@ class Progressive(Method):
 
     cite: ClassVar[str] = "Sun et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
+    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.SHARED})
     unsupervised: ClassVar[bool] = True
 
     hidden: float = Field(1.0, gt=0, le=1000, description="Weight of the squared error of the hidden states.")

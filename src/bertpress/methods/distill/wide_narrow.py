@@ -94,7 +94,7 @@ class WideNarrow(Method):
 
     cite: ClassVar[str] = "Zhou et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER, Need.TRAINING})
-    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8, Trait.SPARSE, Trait.LOW_RANK})
+    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8, Trait.SPARSE, Trait.LOW_RANK, Trait.SHARED})
     unsupervised: ClassVar[bool] = True
 
     layerwise: bool = Field(True, description="One layer after the other, those below it frozen; false: all at once.")

@@ -13,13 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bertpress.encoder.blueprint import AttentionSpec, LayerSpec
 from bertpress.encoder.depth import Strategy, kept_layers
 from bertpress.encoder.surgery import hidden_axes, keep_heads, keep_hidden, keep_layers, keep_neurons
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.selection import Size, count_of, keep_best
-from bertpress.methods.students import fresh
+from bertpress.methods.students import fresh, smaller
 from bertpress.training.importance import head_gates, neuron_gates, task_importance
 
 
@@ -98,24 +97,12 @@ class Transformer(Method):
         return kept
 
     def _random(self, model: Model, kept: list[int], ctx: Context) -> Model:
-        blueprint = model.blueprint
-        if blueprint.relative is not None or any(layer.bottleneck for layer in blueprint.layers):
+        if model.blueprint.relative is not None or any(layer.bottleneck for layer in model.blueprint.layers):
             raise ValueError("start=random needs a teacher without relative positions and bottlenecks")
-        hidden = count_of(self.hidden_size, blueprint.hidden_size, multiple=self.multiple_of)
-        first = blueprint.layers[0]
-        heads = count_of(self.heads, len(first.attention.heads))
-        if hidden % heads:
-            raise ValueError(f"hidden_size={hidden} must be a multiple of heads={heads}")
-        size = hidden // heads
-        layer = LayerSpec(
-            attention=AttentionSpec(heads=tuple(range(heads)), head_size=size, value_size=size),
-            ffn=(count_of(self.ffn, first.ffn[0], multiple=self.multiple_of),),
-            activation=first.activation,
-        )
-        embeddings = blueprint.embeddings
-        if embeddings.project == "none":
-            embeddings = embeddings.model_copy(update={"size": hidden})
-        shape = blueprint.replace(hidden_size=hidden, embeddings=embeddings, layers=(layer,) * len(kept))
+        shape = smaller(
+            model.blueprint, len(kept), hidden_size=self.hidden_size, heads=self.heads, ffn=self.ffn,
+            multiple_of=self.multiple_of,
+        )  # fmt: skip
         return fresh(shape, model, ctx.seed)
 
     @classmethod

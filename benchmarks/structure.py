@@ -1,0 +1,200 @@
+"""Low rank, shared and squeezed weights, smaller vocabularies and other attention: each at two strengths.
+
+    python benchmarks/structure.py --data DIR [--teachers DIR] [--tasks sst2 mrpc] [--only NAME ...] [--seeds 0]
+    python benchmarks/structure.py --data DIR --time [--threads 2]
+
+The first form trains; see benchmarks/comparison.py for how a row is run.  The second, on a quiet machine, exports each
+artifact of seed 0 to OpenVINO, times it by turns with the teacher on real texts at batch 1, and notes the memory that
+both took at most; where a row has a vocabulary of its own, it scores texts that both tokenizers cut alike apart from
+the others.  Writes results/structure.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from comparison import Row, arguments, compare, markdown, place_of, save, scored, teacher_of, time_all, timed, timing_of
+
+from bertpress import artifact, tasks
+from bertpress.measure.environment import usable_cores
+from bertpress.outcome import texts_of
+from bertpress.study.claims import MATCHING, local_below_hardly_hurts, low_rank_only_shrinks, matching_tokens
+
+TASKS = ("sst2", "mrpc")
+TOKENS = 32
+FIRST = "stages.0.use.0"
+
+LOW: dict[str, Row] = {
+    "SVD, half the rank": Row("svd-features", {f"{FIRST}.rank": 0.5}),
+    "SVD, a quarter of the rank": Row("svd-features", {f"{FIRST}.rank": 0.25}),
+}
+BELOW: dict[str, Row] = {
+    "DeFormer, three quarters of the layers": Row("deformer", tasks=("mrpc",)),
+    "DeFormer, half of the layers": Row("deformer", {f"{FIRST}.layers": 0.5}, tasks=("mrpc",)),
+}
+VOCABULARIES: dict[str, Row] = {
+    "vocabulary of the texts": Row("vocabulary"),
+    "vocabulary of 5,000 new pieces": Row("vocabulary", {f"{FIRST}.train": 5000}),
+}
+
+
+def embedding(size: int) -> Row:
+    """A token table of this width and a projection, trained on the labels as ALBERT is."""
+    train = {"epochs": 3, "max_steps": 844, "learning_rate": 5e-5}
+    stage = {"name": "factorize", "use": [{"factorize/embedding": {"size": size}}], "train": train}
+    return Row({"name": "factorized-embedding", "stages": [stage], "export": []})
+
+
+# by the name of the line
+ROWS: dict[str, Row] = {
+    **LOW,
+    "embedding of 128": embedding(128),
+    "embedding of 64": embedding(64),
+    "shared by all layers (ALBERT)": Row("albert"),
+    "shared by pairs of layers": Row("albert", {f"{FIRST}.groups": 0.5}),
+    "local attention, 16 to either side": Row("local-attention", {f"{FIRST}.window": 16}),
+    "local attention, 8 to either side": Row("local-attention", {f"{FIRST}.window": 8}),
+    "Linformer, 32": Row("linformer", {f"{FIRST}.size": 32}),
+    "Linformer, 16": Row("linformer", {f"{FIRST}.size": 16}),
+    "Reformer, 2 hashes": Row("reformer"),
+    "Reformer, 1 hash": Row("reformer", {f"{FIRST}.rounds": 1}),
+    "top 8 keys": Row("top-k-attention", {f"{FIRST}.k": 8}),
+    "top 4 keys": Row("top-k-attention", {f"{FIRST}.k": 4}),
+    "adaptive span": Row("adaptive-span"),
+    "adaptive span, ten times the penalty": Row("adaptive-span", {f"{FIRST}.penalty": 0.1}),
+    **BELOW,
+    **VOCABULARIES,
+    "codes, 32 of 16": Row("compositional-codes", {f"{FIRST}.codebooks": 32, f"{FIRST}.entries": 16}),
+    "codes, 16 of 32": Row("compositional-codes", {f"{FIRST}.codebooks": 16, f"{FIRST}.entries": 32}),
+    "codes, 8 of 16": Row("compositional-codes", {f"{FIRST}.codebooks": 8, f"{FIRST}.entries": 16}),
+    "weight squeezing": Row("weight-squeezing"),
+    "weight squeezing, gated": Row("weight-squeezing", {f"{FIRST}.gated": True}),
+    "LadaBERT": Row("ladabert"),
+    "large, then compressed": Row("large-then-compress"),
+    # what it is held against: a small one of about that size, cut from the pre-trained model and trained alone
+    "small, alone": Row(
+        {
+            "name": "small-alone",
+            "stages": [
+                {
+                    "name": "train",
+                    "use": [{"student/transformer": {"layers": 0.5, "hidden_size": 0.5, "heads": 0.5, "ffn": 0.5}}],
+                    "train": {"epochs": 3, "max_steps": 844, "learning_rate": 1e-4},
+                }
+            ],
+            "export": [],
+        },
+        start="pretrained",
+    ),
+}
+
+
+def measured(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Latency and memory beside the teacher's; of another vocabulary also the two kinds of texts."""
+    place = place_of(options, name, task, 0) / "model"
+    teacher = teacher_of(task, options.teachers)
+    found: dict[str, Any] = timed({"teacher": teacher, "artifact": place}, task, options.data, options.threads)
+    if name in VOCABULARIES:
+        found["vocabulary"] = by_tokens(*(artifact.load(folder) for folder in (teacher, place)), task, options)
+    return found
+
+
+def by_tokens(
+    teacher: artifact.Artifact, made: artifact.Artifact, task: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Tokens that both tokenizers cut alike, and the drop on the texts that have only such tokens and on the others."""
+    rows = tasks.load(tasks.resolve(task), "validation", options.data)
+    texts = [" ".join([text] if isinstance(text, str) else text) for text in texts_of(tasks.resolve(task), rows)]
+    shares = [matching_tokens([text], teacher.tokenizer, made.tokenizer) for text in texts]
+    found: dict[str, Any] = {"matching": matching_tokens(texts, teacher.tokenizer, made.tokenizer)}
+    for kind, whole in (("same", True), ("other", False)):
+        part = rows.subset([i for i, share in enumerate(shares) if (share == 100) == whole])
+        found[kind] = {"texts": len(part)}
+        if len(part):
+            before, after = (next(iter(each.evaluate(part).values())).value for each in (teacher, made))
+            found[kind]["drop"] = before - after
+    return found
+
+
+def verdicts(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the runs say of the claims; models of low rank count where they have been timed."""
+    low = [entry for entry in entries if entry["name"] in LOW and "timing" in entry]
+    sizes = [entry["percent_of_teacher"] for entry in low]
+    below = [entry for entry in entries if entry["name"] in BELOW]
+    scores = [[entry[which]["value"] for entry in below] for which in ("metric", "baseline")]
+    found = [
+        low_rank_only_shrinks(sizes, [entry["timing"]["artifact"]["speedup"] for entry in low]),
+        local_below_hardly_hurts(*scores),
+    ]
+    return [each.model_dump(mode="json") for each in found]
+
+
+def notes(entry: Mapping[str, Any]) -> str:
+    """What a vocabulary of its own does to texts."""
+    found = entry.get("timing", {}).get("vocabulary")
+    if found is None:
+        return ""
+    parts = [f"{found['matching']:.1f} % of the tokens as before ({MATCHING:.0f} % claimed of 5,000 pieces)"]
+    for kind, words in (("same", "texts of such tokens alone"), ("other", "others")):
+        if "drop" in found[kind]:
+            parts.append(f"drop {found[kind]['drop']:+.1f} on {found[kind]['texts']} {words}")
+    return "; ".join(parts)
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """One line a method and task."""
+    head = ["method", "task", "file", "% of teacher", "% without embeddings", "MACs", "OpenVINO float32", "peak memory"]
+    head += ["metric, drop [95 %], processor seconds", "notes"]
+    lines = []
+    for name in ROWS:
+        for task in TASKS:
+            first = next((entry for entry in entries if (entry["name"], entry["task"]) == (name, task)), None)
+            if first is None:
+                continue
+            times = first.get("timing", {}).get("artifact")
+            cells = [name, task, f"{first['weight_bytes'] / 1e6:.1f} MB", f"{first['percent_of_teacher']:.1f}"]
+            cells += [f"{first['percent_without_embeddings']:.1f}", f"{first.get('macs', 0) / 1e6:.0f} M"]
+            faster = [f"{times['speedup']:.2f}x", f"{times['peak_memory_bytes'] / 1e6:.0f} MB"] if times else None
+            lines.append([*cells, *(faster or ["not run"] * 2), scored(entries, name, task), notes(first)])
+    return markdown(head, lines)
+
+
+def claims_table(checked: Sequence[Mapping[str, Any]]) -> str:
+    """One line a claim."""
+    lines = [[each["claim"]["text"], str(each["pairs"]), each["verdict"]] for each in checked]
+    return markdown(["claim", "runs", "verdict"], lines)
+
+
+def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The entry with its arithmetic, and with its timings where there are some."""
+    place = place_of(options, entry["name"], entry["task"], entry["seed"]) / "model"
+    if "macs" not in entry and place.is_dir():
+        entry["macs"] = sum(artifact.load(place).blueprint.macs(TOKENS).values())
+    return entry | timing_of(entry, options)
+
+
+def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
+    """Results of every run that has ended so far, of this command and of earlier ones."""
+    whole = [with_more(entry, options) for entry in entries]
+    checked = verdicts(whole)
+    save(options, {"entries": whole, "claims": checked, "macs_tokens": TOKENS})
+    options.results.with_suffix(".md").write_text(f"{table(whole)}\n{claims_table(checked)}", encoding="utf-8")
+
+
+def main() -> int:
+    """Train what is asked for, or time what has been trained; results are written after every run."""
+    parser = arguments(__doc__, TASKS, "structure")
+    parser.add_argument("--time", action="store_true", help="time the artifacts that are there")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    options = parser.parse_args()
+    if not options.time:
+        return compare(ROWS, options, partial(write, options))
+    return time_all(list(ROWS), options, partial(measured, options=options), partial(write, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

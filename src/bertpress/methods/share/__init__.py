@@ -1,0 +1,1 @@
+"""Weights that several parts of a model compute with."""
