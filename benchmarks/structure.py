@@ -42,20 +42,21 @@ VOCABULARIES: dict[str, Row] = {
 }
 
 
-def embedding(size: int) -> Row:
-    """A token table of this width and a projection, trained on the labels as ALBERT is."""
-    train = {"epochs": 3, "max_steps": 844, "learning_rate": 5e-5}
-    stage = {"name": "factorize", "use": [{"factorize/embedding": {"size": size}}], "train": train}
-    return Row({"name": "factorized-embedding", "stages": [stage], "export": []})
+def alone(method: str, rate: float, **fields: Any) -> Row:
+    """One method, trained on the labels as ALBERT is."""
+    train = {"epochs": 3, "max_steps": 844, "learning_rate": rate}
+    stage = {"name": "train", "use": [{method: fields}], "train": train}
+    return Row({"name": "alone", "stages": [stage], "export": []})
 
 
 # by the name of the line
 ROWS: dict[str, Row] = {
     **LOW,
-    "embedding of 128": embedding(128),
-    "embedding of 64": embedding(64),
-    "shared by all layers (ALBERT)": Row("albert"),
-    "shared by pairs of layers": Row("albert", {f"{FIRST}.groups": 0.5}),
+    "embedding of 128": alone("factorize/embedding", 5e-5, size=128),
+    "embedding of 64": alone("factorize/embedding", 5e-5, size=64),
+    "shared by all layers": alone("share/layers", 1e-4, groups=1),
+    "shared by pairs of layers": alone("share/layers", 1e-4, groups=0.5),
+    "shared by all layers, embedding of 128 (ALBERT)": Row("albert"),
     "local attention, 16 to either side": Row("local-attention", {f"{FIRST}.window": 16}),
     "local attention, 8 to either side": Row("local-attention", {f"{FIRST}.window": 8}),
     "Linformer, 32": Row("linformer", {f"{FIRST}.size": 32}),
