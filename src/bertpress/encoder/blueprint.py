@@ -13,6 +13,7 @@ from bertpress.encoder.mixer_specs import CellSpec as CellSpec
 from bertpress.encoder.mixer_specs import ConvolutionSpec as ConvolutionSpec
 from bertpress.encoder.mixer_specs import LstmSpec as LstmSpec
 from bertpress.encoder.mixer_specs import ShorteningSpec as ShorteningSpec
+from bertpress.encoder.pattern_specs import AnyPattern
 from bertpress.encoder.spec import Norm as Norm
 from bertpress.encoder.spec import Spec as Spec
 
@@ -60,6 +61,7 @@ class AttentionSpec(Spec):
     head_size: Size = Field(description="Width of queries and keys in each head.")
     value_size: Size = Field(description="Width of values in each head.")
     scale: float | None = Field(None, gt=0, description="Factor on the scores; None: 1 / sqrt(head_size).")
+    pattern: AnyPattern | None = Field(None, description="Which keys a query looks at; None: all.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "AttentionSpec":
@@ -76,6 +78,17 @@ class AttentionSpec(Spec):
     def value_width(self) -> int:
         """Rows of the value matrix, columns of the output matrix."""
         return len(self.heads) * self.value_size
+
+    @property
+    def tied(self) -> bool:
+        """Whether keys are made of the queries, so that there is no key matrix."""
+        return self.pattern is not None and self.pattern.kind == "lsh"
+
+    @property
+    def projections(self) -> tuple[tuple[str, int], ...]:
+        """The matrices before the heads, and the width of a head in each."""
+        queries: tuple[tuple[str, int], ...] = (("query", self.head_size), ("key", self.head_size))
+        return (*queries[: 1 if self.tied else 2], ("value", self.value_size))
 
 
 class BottleneckSpec(Spec):
@@ -210,6 +223,19 @@ class Blueprint(Spec):
                 raise ValueError(f"layers.{i}.attention.heads must be below relative.heads={self.relative.heads}")
         return self
 
+    @model_validator(mode="after")
+    def _patterned(self) -> "Blueprint":
+        shared = set()
+        for i, layer in enumerate(self.layers):
+            pattern = layer.attention.pattern
+            if self.relative and pattern is not None and not pattern.biased:
+                raise ValueError(f"layers.{i}.attention.pattern={pattern.kind} cannot take the relative bias")
+            if pattern is not None and pattern.kind == "linformer" and pattern.sharing == "layers":
+                shared.add((pattern.size, pattern.length))
+        if len(shared) > 1:
+            raise ValueError(f"layers that share one compression must agree on size and length, not {sorted(shared)}")
+        return self
+
     def parameters(self) -> dict[str, int]:
         """Numbers of stored weights by component (shared and tied weights once)."""
         from bertpress.encoder import costs
@@ -241,6 +267,12 @@ class Blueprint(Spec):
     def by_token(self) -> bool:
         """Whether every layer has a state for each token: none works on a shortened sequence or on a half of a pair."""
         return self.shortening is None and not (self.head is not None and self.head.siamese)
+
+    @property
+    def maps(self) -> bool:
+        """Whether every attention has a map of tokens by tokens."""
+        patterns = [layer.attention.pattern for layer in self.layers if layer.attention.heads]
+        return all(pattern is None or pattern.maps for pattern in patterns)
 
     def with_float_activations(self) -> "Blueprint":
         """The same encoder without quantizers at its slots."""

@@ -36,12 +36,31 @@ def _widths(blueprint: Blueprint, layer: LayerSpec) -> tuple[int, int, int]:
 def _attention_in(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     spec = layer.attention
     inner, query_input, value_input = _widths(blueprint, layer)
-    count = 2 * spec.query_width * query_input + spec.value_width * value_input
-    count += bias * (2 * spec.query_width + spec.value_width)
+    meeting = 1 if spec.tied else 2
+    count = meeting * spec.query_width * query_input + spec.value_width * value_input
+    count += bias * (meeting * spec.query_width + spec.value_width)
     if layer.bottleneck:
         maps = 2 if layer.bottleneck.attention_input == "shared" else 1
         count += maps * (inner * blueprint.hidden_size + bias * 3 * inner)  # linear, its bias, its norm's two vectors
     return count
+
+
+def _pattern_parameters(blueprint: Blueprint) -> int:
+    """Weights of the patterns; what all layers share counts once."""
+    units = [layer.attention for layer in blueprint.layers if layer.attention_from is None and layer.attention.heads]
+    count = sum(unit.pattern.parameters(len(unit.heads)) for unit in units if unit.pattern is not None)
+    for unit in units:
+        if unit.pattern is not None and unit.pattern.kind == "linformer" and unit.pattern.sharing == "layers":
+            return count + unit.pattern.size * unit.pattern.length
+    return count
+
+
+def _pairs(layer: LayerSpec, tokens: int) -> int:
+    """Scores of queries and keys, and averages of values."""
+    spec = layer.attention
+    if spec.pattern is not None:
+        return spec.pattern.macs(tokens, spec.query_width, spec.value_width)
+    return tokens * tokens * (spec.query_width + spec.value_width)
 
 
 def _attention_out(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
@@ -107,6 +126,7 @@ def parameters(blueprint: Blueprint) -> dict[str, int]:
     count["embeddings"] = _embedding_parameters(blueprint)
     if blueprint.relative:
         count["attention"] = blueprint.relative.buckets * blueprint.relative.heads
+    count["attention"] += _pattern_parameters(blueprint)
     count["mixer"] = _shortening(blueprint, bias=True)
     for layer in blueprint.layers:
         if layer.attention_from is None:
@@ -130,10 +150,9 @@ def macs(blueprint: Blueprint, tokens: int) -> dict[str, int]:
         tokens = -(-whole // blueprint.shortening.stride)
         count["mixer"] = tokens * _shortening(blueprint, bias=False)
     for layer in blueprint.layers:
-        attention = layer.attention
         count["mixer"] += tokens * _mixer(blueprint, layer, bias=False)
         count["attention_in"] += tokens * _attention_in(blueprint, layer, bias=False)
-        count["attention"] += tokens * tokens * (attention.query_width + attention.value_width)
+        count["attention"] += _pairs(layer, tokens)
         count["attention_out"] += tokens * _attention_out(blueprint, layer, bias=False)
         count["ffn"] += tokens * _ffn(blueprint, layer, bias=False)
     head = blueprint.head

@@ -153,7 +153,8 @@ class EncoderLayer(nn.Module):
         if self.spec.attention_from is None and self.spec.attention.heads:
             unit = self.attention
             apart = unit.value_input_slot is not None
-            yield unit.input_slot, [unit.query, unit.key] if apart else [unit.query, unit.key, unit.value]
+            meeting = [unit.query] if unit.spec.tied else [unit.query, unit.key]
+            yield unit.input_slot, meeting if apart else [*meeting, unit.value]
             if unit.value_input_slot is not None:
                 yield unit.value_input_slot, [unit.value]
         if self.spec.ffn_from is None:

@@ -19,12 +19,12 @@ from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import apart, label_loss, make_head, span_loss
 from bertpress.encoder.layers import Embeddings, EncoderLayer
+from bertpress.encoder.linformer import shared_compression
+from bertpress.encoder.masking import additive_mask as additive_mask
 from bertpress.encoder.mixers import Lstm, Shortening
-from bertpress.encoder.overwrite import traced
+from bertpress.encoder.patterns import lend
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
-
-MASKED = torch.finfo(torch.bfloat16).min  # finite in float32 and bfloat16: a row of pads alone stays a number
 
 
 def all_layers(encoder: Encoder) -> Iterator[EncoderLayer]:
@@ -44,6 +44,8 @@ class Encoder(nn.Module):
         self.relative = RelativeBias(blueprint.relative) if blueprint.relative else None
         self.shortening = Shortening(blueprint.shortening, blueprint) if blueprint.shortening else None
         self.layers = nn.ModuleList(EncoderLayer(spec, blueprint) for spec in blueprint.layers)
+        self.compression = shared_compression(blueprint.layers)
+        lend(self.compression, self.layers)
         self.plan: Callable[[Encoder], Iterator[EncoderLayer]] = all_layers
 
     def forward(
@@ -70,15 +72,6 @@ class Encoder(nn.Module):
             before, hidden = hidden, after
             tape.put("hidden_states", hidden)
         return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
-
-
-def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(batch, tokens) of 1 and 0 to an additive (batch, 1, 1, tokens); None where it would change nothing."""
-    if attention_mask is None:
-        return None
-    if not traced() and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
-        return None  # fused attention is faster so; on a GPU the look would cost a synchronisation
-    return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
 
 
 def _of_heads(bias: Tensor, heads: tuple[int, ...]) -> Tensor:

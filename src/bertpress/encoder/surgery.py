@@ -112,14 +112,18 @@ def _slice_heads(state: State, prefix: str, positions: Sequence[int], layer: Lay
             "value_input_slot",
             "map_slot",
             "context_slot",
+            "pattern",
         ):
             _drop(state, f"{prefix}.{part}")
         return
-    _take_rows(state, prefix, _rows(positions, spec.head_size), _rows(positions, spec.value_size))
+    _take_rows(state, prefix, spec, _rows(positions, spec.head_size), _rows(positions, spec.value_size))
+    for name in () if spec.pattern is None else spec.pattern.per_head:
+        state[f"{prefix}.pattern.{name}"] = state[f"{prefix}.pattern.{name}"][list(positions)]
 
 
-def _take_rows(state: State, prefix: str, queries: Tensor, values: Tensor) -> None:
-    for name, rows in (("query", queries), ("key", queries), ("value", values)):
+def _take_rows(state: State, prefix: str, spec: AttentionSpec, queries: Tensor, values: Tensor) -> None:
+    for name, _ in spec.projections:
+        rows = values if name == "value" else queries
         state[f"{prefix}.{name}.weight"] = state[f"{prefix}.{name}.weight"][rows]
         state[f"{prefix}.{name}.bias"] = state[f"{prefix}.{name}.bias"][rows]
     state[f"{prefix}.output.weight"] = state[f"{prefix}.output.weight"][:, values]
@@ -140,7 +144,9 @@ def keep_head_width(model: BertpressPreTrainedModel, kept: Mapping[int, Widths])
         _owned(layers, layer, "attention", len(layers))
         spec = layers[layer].attention
         rows = [_inside(layer, *which) for which in ((queries, spec, spec.head_size), (values, spec, spec.value_size))]
-        _take_rows(state, f"encoder.layers.{layer}.attention", *rows)
+        if spec.tied:
+            raise ValueError(f"layer {layer}: heads that hash their queries cannot be made narrower")
+        _take_rows(state, f"encoder.layers.{layer}.attention", spec, *rows)
         new = {
             "head_size": len(queries[0]),
             "value_size": len(values[0]),
@@ -298,3 +304,14 @@ def keep_hidden(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     if embeddings.project == "none":
         embeddings = embeddings.model_copy(update={"size": len(index)})
     return rebuild(model, blueprint.replace(hidden_size=len(index), embeddings=embeddings), state)
+
+
+def keep_positions(model: BertpressPreTrainedModel, longest: int) -> BertpressPreTrainedModel:
+    """End the position table where inputs of ``longest`` tokens do; one that ends before stays."""
+    table, state = model.blueprint.embeddings, _state(model)
+    if (kept := longest + table.first_position) >= table.positions:
+        return model
+    name = "encoder.embeddings.position.weight"
+    state[name] = state[name][:kept]
+    embeddings = table.model_copy(update={"positions": kept})
+    return rebuild(model, model.blueprint.replace(embeddings=embeddings), state)

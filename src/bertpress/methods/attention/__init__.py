@@ -1,0 +1,1 @@
+"""Attention in which not every token looks at every other."""
