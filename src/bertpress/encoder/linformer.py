@@ -62,16 +62,16 @@ class Compression(nn.Module):
     """Linformer's E and F.
 
     Attributes:
-        keys: (heads or 1, size, length).
-        values: the same; None: values are compressed as keys are.
+        key: (heads or 1, size, length), E.
+        value: the same, F; None: values are compressed as keys are.
     """
 
     def __init__(self, spec: LinformerSpec, heads: int) -> None:
         super().__init__()
         keys, values = spec.matrices(heads)
         start = segments(spec.size, spec.length)
-        self.keys = nn.Parameter(start.repeat(keys, 1, 1))
-        self.values = nn.Parameter(start.repeat(values, 1, 1)) if values else None
+        self.key = nn.Parameter(start.repeat(keys, 1, 1))
+        self.value = nn.Parameter(start.repeat(values, 1, 1)) if values else None
 
 
 def shared_compression(layers: tuple[LayerSpec, ...]) -> Compression | None:

@@ -147,7 +147,7 @@ class LinformerSpec(PatternSpec):
     @property
     def per_head(self) -> tuple[str, ...]:
         """The matrices, where each head has its own."""
-        return ("compression.keys", "compression.values") if self.sharing == "none" else ()
+        return ("compression.key", "compression.value") if self.sharing == "none" else ()
 
 
 class LshSpec(PatternSpec):

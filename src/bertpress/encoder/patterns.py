@@ -202,13 +202,13 @@ class Linformer(Pattern):
     ) -> Tensor:
         """See :class:`Pattern`."""
         compression = self.compression or self.lent[0]
-        values = compression.keys if compression.values is None else compression.values
+        values = compression.key if compression.value is None else compression.value
         return linformer_attention(
             query,
             key,
             value,
             mask,
-            compress_keys=compression.keys,
+            compress_keys=compression.key,
             compress_values=values,
             scale=scale,
             weigh=lambda found: F.dropout(maps(found), dropout),

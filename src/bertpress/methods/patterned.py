@@ -13,7 +13,7 @@ from bertpress.encoder.pattern_specs import AnyPattern
 from bertpress.encoder.patterns import make_pattern
 from bertpress.encoder.surgery import rebuild
 from bertpress.errors import RecipeError
-from bertpress.methods.base import Method, Model
+from bertpress.methods.base import Context, Method, Model
 from bertpress.methods.fields import explain
 
 
@@ -41,6 +41,12 @@ class Patterned(Method):
             if (pattern := specs[i].attention.pattern) is not None:
                 raise RecipeError(f"{place}: layer {i} has the pattern {pattern.kind} already")
         return wanted
+
+
+def longest(model: Model, ctx: Context) -> int:
+    """Tokens of the longest input that the model can take; where it counts no positions, that the task has."""
+    table = model.blueprint.embeddings
+    return max(1, table.positions - table.first_position) if table.positions else ctx.task.max_length
 
 
 def with_patterns(model: Model, patterns: Mapping[int, AnyPattern], place: str) -> Model:

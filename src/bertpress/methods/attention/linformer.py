@@ -15,11 +15,24 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from bertpress.encoder.pattern_specs import LinformerSpec, Sharing
 from bertpress.encoder.surgery import keep_positions
+from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model
-from bertpress.methods.patterned import Patterned, with_patterns
+from bertpress.methods.patterned import Patterned, longest, with_patterns
+from bertpress.methods.transform import WeightTransform
+
+
+class Free(WeightTransform):
+    """Lets a weight be: the zeros in means over few tokens are none that a pruning left, and may be trained."""
+
+    prunes = True
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight."""
+        return weight
 
 
 class Linformer(Patterned):
@@ -39,16 +52,15 @@ class Linformer(Patterned):
         """Put the matrices into the layers, and end the positions at the task's longest input."""
         place = "attention/linformer"
         chosen = self.chosen(model, place)
-        table = model.blueprint.embeddings
-        length = min(ctx.task.max_length, (table.positions - table.first_position) or ctx.task.max_length)
+        length = min(ctx.task.max_length, longest(model, ctx))
         pattern = LinformerSpec(kind="linformer", size=min(self.size, length), length=length, sharing=self.sharing)
         model = keep_positions(with_patterns(model, dict.fromkeys(chosen, pattern), place), length)
-        if self.start == "random":
-            generator = ctx.generator()
-            for name, weight in model.unique_weights():
-                if ".compression." in name:
-                    drawn = torch.randn(weight.shape, generator=generator) / math.sqrt(pattern.size)
-                    weight.data.copy_(drawn)
+        generator = ctx.generator()
+        for name, weight in list(model.unique_weights()):
+            if ".compression." in name:
+                if self.start == "random":
+                    weight.data.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(pattern.size))
+                put(model, name, Free())
         return model
 
     @classmethod

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from bertpress.encoder.pattern_specs import LocalSpec
 from bertpress.methods.base import Context, Model
-from bertpress.methods.patterned import Patterned, with_patterns
+from bertpress.methods.patterned import Patterned, longest, with_patterns
 
 
 class Local(Patterned):
@@ -27,7 +27,7 @@ class Local(Patterned):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Put the window on the layers."""
         place = "attention/local"
-        pattern = LocalSpec(kind="local", window=self.window)
+        pattern = LocalSpec(kind="local", window=min(self.window, longest(model, ctx)))
         return with_patterns(model, dict.fromkeys(self.chosen(model, place), pattern), place)
 
     @classmethod

@@ -66,7 +66,7 @@ class Clamp(TrainerCallback):  # type: ignore[misc]
     def __init__(self, layers: Sequence[LearnedSpans], longest: float) -> None:
         self.layers, self.longest = layers, longest
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """After each update."""
         for layer in self.layers:
             layer.spans.data.clamp_(0, self.longest)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from bertpress.encoder.pattern_specs import TopKSpec
 from bertpress.methods.base import Context, Model
-from bertpress.methods.patterned import Patterned, with_patterns
+from bertpress.methods.patterned import Patterned, longest, with_patterns
 
 
 class TopK(Patterned):
@@ -28,7 +28,8 @@ class TopK(Patterned):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Put the choice on the layers."""
         place = "attention/top_k"
-        return with_patterns(model, dict.fromkeys(self.chosen(model, place), TopKSpec(kind="top_k", k=self.k)), place)
+        pattern = TopKSpec(kind="top_k", k=min(self.k, longest(model, ctx)))
+        return with_patterns(model, dict.fromkeys(self.chosen(model, place), pattern), place)
 
     @classmethod
     def noop(cls) -> TopK:
