@@ -48,7 +48,15 @@ class Exportable(nn.Module):
         return self.model(**dict(zip(self.inputs, inputs, strict=True)))[self.output]  # type: ignore[no-any-return]
 
     def example(self, batch: int = 2, tokens: int = 7) -> tuple[Tensor, ...]:
-        """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant."""
+        """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant.
+
+        Where attention sorts tokens into chunks there are several, for the same reason.
+        """
+        patterns = [layer.attention.pattern for layer in self.model.blueprint.layers]
+        chunks = [2 * pattern.chunk + 3 for pattern in patterns if pattern is not None and pattern.kind == "lsh"]
+        table = self.model.blueprint.embeddings
+        longest = table.positions - table.first_position if table.positions else max([tokens, *chunks])
+        tokens = max(tokens, min(longest, max(chunks, default=0)))
         ids = torch.full((batch, tokens), min(5, self.model.blueprint.embeddings.vocabulary - 1))
         mask = torch.ones_like(ids)
         mask[-1, -1] = 0
