@@ -62,6 +62,7 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {"distill/mlm": {}},
         {"student/mobilebert": {"examples": 8}, "distill/progressive": {"lower_rate": 0.1}},
         {**NARROW, "distill/wide_narrow": {}},
+        {"attention/span": {"penalty": 1.0}},
     ],
     ids=lambda use: " ".join(use),
 )
