@@ -69,6 +69,7 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {**NARROW, "distill/wide_narrow": {}},
         {"embed/vocabulary": {"train": 60}, "distill/logits": {}},
         {"embed/compositional_codes": {"codebooks": 4, "steps": 20}},
+        {"attention/span": {"penalty": 1.0}},
     ],
     ids=lambda use: " ".join(use),
 )

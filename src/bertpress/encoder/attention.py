@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import AttentionSpec, RelativeSpec
 from bertpress.encoder.factors import make_linear
+from bertpress.encoder.lsh import unit_keys
 from bertpress.encoder.overwrite import close
+from bertpress.encoder.patterns import make_pattern
 from bertpress.encoder.slots import Bias, Slot, Tape
 
 
@@ -18,7 +20,7 @@ class SelfAttention(nn.Module):
     """Queries, keys and values of the heads that are left; the output map, its residual and norm close the unit.
 
     Fused scaled-dot-product attention runs unless the tape asks for scores or maps, which that kernel never forms, or
-    the maps are quantized.
+    the maps are quantized.  Where the blueprint names a pattern, that decides which keys a query looks at.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class SelfAttention(nn.Module):
         if spec.heads:
             self.input_slot, self.value_input_slot = Slot(), Slot() if query_input != value_input else None
             self.query = make_linear(query_input, spec.query_width, spec.ranks.query)
-            self.key = make_linear(query_input, spec.query_width, spec.ranks.key)
+            if not spec.tied:
+                self.key, self.key_slot = make_linear(query_input, spec.query_width, spec.ranks.key), Slot()
             self.value = make_linear(value_input, spec.value_width, spec.ranks.value)
-            self.query_slot, self.key_slot, self.value_slot = Slot(), Slot(), Slot()
+            self.query_slot, self.value_slot = Slot(), Slot()
             self.map_slot, self.context_slot = Slot(), Slot()
+            self.pattern = make_pattern(spec)
         self.output = make_linear(spec.value_width, output, spec.ranks.output) if spec.heads else Bias(output)
         self.norm = norm
 
@@ -84,7 +88,10 @@ class SelfAttention(nn.Module):
             values_from = queries_from
         heads = len(self.spec.heads)
         query = self.query_slot(self.query(queries_from)).unflatten(-1, (heads, self.spec.head_size))
-        key = self.key_slot(self.key(queries_from)).unflatten(-1, (heads, self.spec.head_size))
+        if self.spec.tied:
+            key = unit_keys(query)
+        else:
+            key = self.key_slot(self.key(queries_from)).unflatten(-1, (heads, self.spec.head_size))
         value = self.value_slot(self.value(values_from)).unflatten(-1, (heads, self.spec.value_size))
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
@@ -94,15 +101,18 @@ class SelfAttention(nn.Module):
         tape.put("keys", key)
         tape.put("values", value)
         dropout = self.attention_dropout if self.training else 0.0
-        if tape.wants("scores", "attentions") or self.map_slot.quantizer is not None:
+        pattern, mapped = self.pattern, tape.wants(*tape.MAPS) or self.map_slot.quantizer is not None
+        if mapped and (self.spec.pattern is None or self.spec.pattern.maps):
             scores = query @ key.transpose(-1, -2) * self.scale
             scores = scores if mask is None else scores + mask
-            maps = scores.softmax(-1)
+            maps = (scores if pattern is None else pattern.limited(scores)).softmax(-1)
             tape.put("scores", scores)
             tape.put("attentions", maps)
             context = F.dropout(self.map_slot(maps), dropout, self.training) @ value
-        else:
+        elif pattern is None:
             context = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=self.scale)
+        else:
+            context = pattern(query, key, value, mask, scale=self.scale, dropout=dropout, maps=self.map_slot)
         tape.put("contexts", context)
         return self.context_slot(context.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 

@@ -19,6 +19,11 @@ def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor |
     return (1.0 - attention_mask[:, None, None, :].to(dtype)) * MASKED
 
 
+def logarithm(mask: Tensor) -> Tensor:
+    """What a multiplicative mask in [0, 1] adds to scores; masked where it is 0, with a gradient of 0 there."""
+    return torch.where(mask > 0, mask.clamp(min=torch.finfo(mask.dtype).tiny).log(), MASKED)
+
+
 def own_segment(mask: Tensor | None, segment_ids: Tensor, dtype: torch.dtype) -> Tensor:
     """An additive mask (batch, 1, tokens, tokens) under which each token sees those of its own segment alone.
 

@@ -8,19 +8,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bertpress.encoder.mixer_specs import AnyMixer
+from bertpress.encoder.layer_spec import NO_HEADS as NO_HEADS
+from bertpress.encoder.layer_spec import AttentionSpec as AttentionSpec
+from bertpress.encoder.layer_spec import BottleneckSpec as BottleneckSpec
+from bertpress.encoder.layer_spec import LayerSpec as LayerSpec
 from bertpress.encoder.mixer_specs import CellSpec as CellSpec
 from bertpress.encoder.mixer_specs import ConvolutionSpec as ConvolutionSpec
 from bertpress.encoder.mixer_specs import LstmSpec as LstmSpec
 from bertpress.encoder.mixer_specs import ShorteningSpec as ShorteningSpec
 from bertpress.encoder.rank_specs import AttentionRanks as AttentionRanks
 from bertpress.encoder.rank_specs import NetworkRanks as NetworkRanks
+from bertpress.encoder.spec import Activation as Activation
 from bertpress.encoder.spec import Norm as Norm
+from bertpress.encoder.spec import Size as Size
 from bertpress.encoder.spec import Spec as Spec
+from bertpress.encoder.spec import Width as Width
 
-Size = Annotated[int, Field(ge=1, le=2**20)]
-Width = Annotated[int, Field(ge=0, le=2**20)]
-Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh", "none"]
 Scales = Literal["static", "dynamic"]
 SecondPositions = Literal["running", "restart"]
 
@@ -65,106 +68,6 @@ class RelativeSpec(Spec):
     buckets: Size = 32
     max_distance: Size = 128
     heads: Size
-
-
-class AttentionSpec(Spec):
-    """One self-attention sub-unit.
-
-    ``heads`` holds the ids of the heads that are left, as numbered in the model that they came from, in order.
-    With no head left the sub-unit still adds its output bias and normalises.
-    """
-
-    heads: tuple[int, ...]
-    head_size: Size = Field(description="Width of queries and keys in each head.")
-    value_size: Size = Field(description="Width of values in each head.")
-    scale: float | None = Field(None, gt=0, description="Factor on the scores; None: 1 / sqrt(head_size).")
-    ranks: AttentionRanks = AttentionRanks()
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "AttentionSpec":
-        if any(a >= b for a, b in zip(self.heads, self.heads[1:], strict=False)) or min(self.heads, default=0) < 0:
-            raise ValueError(f"heads={self.heads} must be non-negative and strictly increasing")
-        if not self.heads and self.ranks != AttentionRanks():
-            raise ValueError("ranks must go with heads")
-        return self
-
-    @property
-    def query_width(self) -> int:
-        """Rows of the query and key matrices."""
-        return len(self.heads) * self.head_size
-
-    @property
-    def value_width(self) -> int:
-        """Rows of the value matrix, columns of the output matrix."""
-        return len(self.heads) * self.value_size
-
-
-class BottleneckSpec(Spec):
-    """MobileBERT: a layer works in ``size`` dimensions between a linear map in and one out.
-
-    ``attention_input`` says what queries and keys / values read: ``shared``: a bottleneck of their own for queries
-    and keys, the raw input for values; ``hidden``: the raw input for all; ``inner``: the layer's bottleneck for all.
-    """
-
-    size: Size
-    attention_input: Literal["shared", "hidden", "inner"] = "shared"
-
-
-NO_HEADS = AttentionSpec(heads=(), head_size=1, value_size=1)
-"""The attention of a layer that mixes its tokens by something else."""
-
-
-class LayerSpec(Spec):
-    """One encoder layer: attention (or another mixer of tokens), then the feed-forward networks.
-
-    ``attention_from`` / ``ffn_from`` name an earlier layer whose weights this sub-unit uses (ALBERT).
-    """
-
-    attention: AttentionSpec
-    mixer: AnyMixer | None = None
-    ffn: tuple[Width, ...] = Field(description="Widths of the stacked feed-forward networks.")
-    ffn_ranks: tuple[NetworkRanks, ...] = Field((), description="Of each of them; empty where all matrices are whole.")
-    activation: Activation = "gelu"
-    norm: Norm = "layer"
-    bottleneck: BottleneckSpec | None = None
-    separate: bool = Field(False, description="Each token sees those of its own segment alone (DeFormer).")
-    attention_from: int | None = Field(None, ge=0)
-    ffn_from: int | None = Field(None, ge=0)
-    origin: int | None = Field(None, ge=0, description="Its number in the model that it was cut from.")
-
-    @model_validator(mode="after")
-    def _mixes_once(self) -> "LayerSpec":
-        if self.mixer is None and not self.ffn:
-            raise ValueError("ffn=() must go with a mixer")
-        if self.mixer is not None and (self.attention.heads or self.bottleneck):
-            raise ValueError(f"mixer={self.mixer.kind} must go without heads and bottleneck")
-        if self.ffn_ranks and len(self.ffn_ranks) != len(self.ffn):
-            raise ValueError(f"ffn_ranks must have an entry for each of the {len(self.ffn)} networks")
-        return self
-
-    @property
-    def reads_two(self) -> bool:
-        """Whether it reads the output of the layer before the last, too."""
-        return self.mixer is not None and self.mixer.kind == "cell"
-
-    @property
-    def network_ranks(self) -> tuple[NetworkRanks, ...]:
-        """Ranks of each feed-forward network."""
-        return self.ffn_ranks or (NetworkRanks(),) * len(self.ffn)
-
-    def rank(self, part: str) -> int:
-        """Of the matrix of a map by its name in the layer, ``attention.query`` or ``ffn.0.inner``; 0: it is whole."""
-        unit, *place = part.split(".")
-        ranks = self.attention.ranks if unit == "attention" else self.network_ranks[int(place[0])]
-        return int(getattr(ranks, place[-1]))
-
-    def reader(self, part: str) -> str:
-        """Name of what the input of a map meets: the map, or its first factor."""
-        return f"{part}.down" if self.rank(part) else part
-
-    def writer(self, part: str) -> str:
-        """Name of what gives the output of a map: the map, or its second factor."""
-        return f"{part}.up" if self.rank(part) else part
 
 
 HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]
@@ -271,6 +174,23 @@ class Blueprint(Spec):
             raise ValueError(f"layers.0.separate=true must go without {found[0]}, which would let the segments meet")
         return self
 
+    @model_validator(mode="after")
+    def _patterned(self) -> "Blueprint":
+        shared = set()
+        for i, layer in enumerate(self.layers):
+            pattern = layer.attention.pattern
+            if pattern is None:
+                continue
+            if self.relative and not pattern.biased:
+                raise ValueError(f"layers.{i}.attention.pattern={pattern.kind} cannot take the relative bias")
+            if layer.separate and not pattern.biased:
+                raise ValueError(f"layers.{i}.attention.pattern={pattern.kind} cannot keep the segments apart")
+            if pattern.kind == "linformer" and pattern.sharing == "layers":
+                shared.add((pattern.size, pattern.length))
+        if len(shared) > 1:
+            raise ValueError(f"layers that share one compression must agree on size and length, not {sorted(shared)}")
+        return self
+
     def parameters(self) -> dict[str, int]:
         """Numbers of stored weights by component (shared and tied weights once)."""
         from bertpress.encoder import costs
@@ -318,6 +238,12 @@ class Blueprint(Spec):
     def by_token(self) -> bool:
         """Whether every layer has a state for each token: none works on a shortened sequence or on a half of a pair."""
         return self.shortening is None and not (self.head is not None and self.head.siamese)
+
+    @property
+    def maps(self) -> bool:
+        """Whether every attention has a map of tokens by tokens."""
+        patterns = [layer.attention.pattern for layer in self.layers if layer.attention.heads]
+        return all(pattern is None or pattern.maps for pattern in patterns)
 
     def with_float_activations(self) -> "Blueprint":
         """The same encoder without quantizers at its slots."""

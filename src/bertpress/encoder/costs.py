@@ -5,7 +5,7 @@ stand in place of attention.  A norm counts with the unit that it closes; norms,
 matrix products and so count no MACs, as in the survey.
 """
 
-from bertpress.encoder.blueprint import Blueprint, LayerSpec
+from bertpress.encoder.blueprint import AttentionSpec, Blueprint, LayerSpec
 from bertpress.encoder.mixer_specs import CONVOLUTIONS, Operation
 
 COMPONENTS = ("embeddings", "mixer", "attention_in", "attention", "attention_out", "ffn", "head")
@@ -42,13 +42,32 @@ def _widths(blueprint: Blueprint, layer: LayerSpec) -> tuple[int, int, int]:
 def _attention_in(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
     spec = layer.attention
     inner, query_input, value_input = _widths(blueprint, layer)
-    count = sum(_matrix(query_input, spec.query_width, rank) for rank in (spec.ranks.query, spec.ranks.key))
-    count += _matrix(value_input, spec.value_width, spec.ranks.value)
-    count += bias * (2 * spec.query_width + spec.value_width)
+    count = sum(
+        _matrix(value_input if name == "value" else query_input, len(spec.heads) * size, getattr(spec.ranks, name))
+        + bias * len(spec.heads) * size
+        for name, size in spec.projections
+    )
     if layer.bottleneck:
         maps = 2 if layer.bottleneck.attention_input == "shared" else 1
         count += maps * (inner * blueprint.hidden_size + bias * 3 * inner)  # linear, its bias, its norm's two vectors
     return count
+
+
+def _pattern_parameters(blueprint: Blueprint) -> int:
+    """Weights of the patterns; what all layers share counts once."""
+    units = [layer.attention for layer in blueprint.layers if layer.attention_from is None and layer.attention.heads]
+    count = sum(unit.pattern.parameters(len(unit.heads)) for unit in units if unit.pattern is not None)
+    for unit in units:
+        if unit.pattern is not None and unit.pattern.kind == "linformer" and unit.pattern.sharing == "layers":
+            return count + unit.pattern.size * unit.pattern.length
+    return count
+
+
+def _pairs(spec: AttentionSpec, tokens: int) -> int:
+    """Scores of queries and keys, and averages of values."""
+    if spec.pattern is not None:
+        return spec.pattern.macs(tokens, spec.query_width, spec.value_width)
+    return tokens * tokens * (spec.query_width + spec.value_width)
 
 
 def _attention_out(blueprint: Blueprint, layer: LayerSpec, *, bias: bool) -> int:
@@ -117,6 +136,7 @@ def parameters(blueprint: Blueprint) -> dict[str, int]:
     count["embeddings"] = _embedding_parameters(blueprint)
     if blueprint.relative:
         count["attention"] = blueprint.relative.buckets * blueprint.relative.heads
+    count["attention"] += _pattern_parameters(blueprint)
     count["mixer"] = _shortening(blueprint, bias=True)
     for layer in blueprint.layers:
         if layer.attention_from is None:
@@ -151,7 +171,7 @@ def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
         attention, run = layer.attention, tokens - cached * layer.separate
         count["mixer"] += run * _mixer(blueprint, layer, bias=False)
         count["attention_in"] += run * _attention_in(blueprint, layer, bias=False)
-        count["attention"] += run * run * (attention.query_width + attention.value_width)
+        count["attention"] += _pairs(attention, run)
         count["attention_out"] += run * _attention_out(blueprint, layer, bias=False)
         count["ffn"] += run * _ffn(blueprint, layer, bias=False)
     head = blueprint.head

@@ -219,9 +219,10 @@ class EncoderLayer(nn.Module):
         """
         if self.spec.attention_from is None and self.spec.attention.heads:
             unit = self.attention
-            query, key, value = reader(unit.query), reader(unit.key), reader(unit.value)
+            query, value = reader(unit.query), reader(unit.value)
             apart = unit.value_input_slot is not None
-            yield unit.input_slot, [query, key] if apart else [query, key, value]
+            keyed = [query] if unit.spec.tied else [query, reader(unit.key)]
+            yield unit.input_slot, keyed if apart else [*keyed, value]
             if unit.value_input_slot is not None:
                 yield unit.value_input_slot, [value]
         if self.spec.ffn_from is None:
@@ -233,7 +234,7 @@ class EncoderLayer(nn.Module):
     def maps(self) -> Iterator[tuple[str, nn.Module]]:
         """The linear maps of its attention and its feed-forward networks by their names, if it owns them."""
         if self.spec.attention_from is None and self.spec.attention.heads:
-            for name in ("query", "key", "value", "output"):
+            for name in (*(part for part, _ in self.spec.attention.projections), "output"):
                 yield f"attention.{name}", getattr(self.attention, name)
         if self.spec.ffn_from is None:
             for i, network in enumerate(self.networks()):

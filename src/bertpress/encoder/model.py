@@ -20,7 +20,9 @@ from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import apart, label_loss, make_head, span_loss
 from bertpress.encoder.layers import CodeTable, Embeddings, EncoderLayer
+from bertpress.encoder.linformer import shared_compression
 from bertpress.encoder.mixers import Lstm, Shortening
+from bertpress.encoder.patterns import lend
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
 
@@ -43,6 +45,8 @@ class Encoder(nn.Module):
         self.shortening = Shortening(blueprint.shortening, blueprint) if blueprint.shortening else None
         self.layers = nn.ModuleList(EncoderLayer(spec, blueprint) for spec in blueprint.layers)
         self.separate = blueprint.separate > 0
+        self.compression = shared_compression(blueprint.layers)
+        lend(self.compression, self.layers)
         self.plan: Callable[[Encoder], Iterator[EncoderLayer]] = all_layers
 
     def forward(

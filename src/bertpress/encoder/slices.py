@@ -52,16 +52,20 @@ def take_heads(state: State, layer: str, spec: LayerSpec, positions: Sequence[in
         return
     if not positions:
         drop_map(state, layer, spec, "attention.output")
-        for part in ("query", "key", "value", "input_slot", "value_input_slot", "map_slot", "context_slot"):
+        for part in ("query", "key", "value", "input_slot", "value_input_slot", "map_slot", "context_slot", "pattern"):
             drop(state, f"{layer}.attention.{part}")
         return
     queries, values = (rows(positions, size) for size in (spec.attention.head_size, spec.attention.value_size))
     take_dimensions(state, layer, spec, queries, values)
+    pattern = spec.attention.pattern
+    for name in () if pattern is None else pattern.per_head:
+        state[f"{layer}.attention.pattern.{name}"] = state[f"{layer}.attention.pattern.{name}"][list(positions)]
 
 
 def take_dimensions(state: State, layer: str, spec: LayerSpec, queries: Tensor, values: Tensor) -> None:
     """Keep these rows of queries and keys, and these of values."""
-    for part, kept in (("query", queries), ("key", queries), ("value", values)):
+    for part, _ in spec.attention.projections:
+        kept = values if part == "value" else queries
         _take_outputs(state, f"{layer}.{spec.writer(f'attention.{part}')}", kept)
     _take_inputs(state, f"{layer}.{spec.reader('attention.output')}", values)
 

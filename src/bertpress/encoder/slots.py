@@ -74,7 +74,8 @@ class Tape:
     Names: ``hidden_states`` (the embeddings' output first); of each attention with heads ``queries``, ``keys``,
     ``values``, ``scores``, ``attentions``, ``contexts`` (what each head gathers) and ``attention_outputs``; of each
     feed-forward network with neurons ``ffn_inner`` and ``ffn_outer``.  The last three are what a matrix gives, before
-    activation, residual and norm.
+    activation, residual and norm.  Where a pattern leaves keys out, ``scores`` are those of all keys, ``attentions``
+    what came of it; patterns that form no map of tokens by tokens have neither.
     """
 
     TOKEN_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {
@@ -90,6 +91,7 @@ class Tape:
         "ffn_outer": (1,),
     }
     NAMES = frozenset(TOKEN_AXES)
+    MAPS = frozenset({"scores", "attentions"})
 
     def __init__(self, wanted: frozenset[str] = frozenset()) -> None:
         if unknown := wanted - self.NAMES:

@@ -1,9 +1,12 @@
 """What all shapes of the blueprint share."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Width = Annotated[int, Field(ge=0, le=2**20)]
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh", "none"]
 Norm = Literal["layer", "affine"]
 
 

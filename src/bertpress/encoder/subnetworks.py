@@ -64,6 +64,8 @@ def obstacle(blueprint: Blueprint) -> str | None:
     """Why layers cannot be narrowed in place; None where they can."""
     if any(layer.attention_from is not None or layer.ffn_from is not None for layer in blueprint.layers):
         return "layers that share weights cannot have widths of their own"
+    if any(getattr(layer.attention.pattern, "sharing", None) == "layers" for layer in blueprint.layers):
+        return "layers that compress keys with one matrix cannot have widths of their own"
     if blueprint.smoothed or blueprint.activation_bits:
         return "activations that are quantized cannot be narrowed"
     return None
@@ -154,11 +156,13 @@ def reorder(
     for layer, order in heads.items():
         whole, spec = blueprint.layers[layer], blueprint.layers[layer].attention
         _check(order, len(spec.heads), f"heads of layer {layer}")
-        for part, size in (("query", spec.head_size), ("key", spec.head_size), ("value", spec.value_size)):
+        for part, size in spec.projections:
             for kind in ("weight", "bias"):
                 _permute(state, f"encoder.layers.{layer}.{whole.writer(f'attention.{part}')}.{kind}", order, 0, size)
         reader = whole.reader("attention.output")
         _permute(state, f"encoder.layers.{layer}.{reader}.weight", order, 1, spec.value_size)
+        for name in () if spec.pattern is None else spec.pattern.per_head:
+            _permute(state, f"encoder.layers.{layer}.attention.pattern.{name}", order, 0, 1)
     for (layer, network), order in neurons.items():
         _check(order, blueprint.layers[layer].ffn[network], f"neurons of layer {layer}")
         whole, prefix = blueprint.layers[layer], f"ffn.{network}"

@@ -107,6 +107,8 @@ def keep_head_width(model: BertpressPreTrainedModel, kept: Mapping[int, Widths])
         _owned(layers, layer, "attention", len(layers))
         spec = layers[layer].attention
         rows = [_inside(layer, *which) for which in ((queries, spec, spec.head_size), (values, spec, spec.value_size))]
+        if spec.tied:
+            raise ValueError(f"layer {layer}: heads that hash their queries cannot be made narrower")
         take_dimensions(state, f"encoder.layers.{layer}", layers[layer], *rows)
         new = {
             "head_size": len(queries[0]),
@@ -292,3 +294,14 @@ def keep_hidden(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     if embeddings.project == "none":
         embeddings = embeddings.model_copy(update={"size": len(index)})
     return rebuild(model, blueprint.replace(hidden_size=len(index), embeddings=embeddings), state)
+
+
+def keep_positions(model: BertpressPreTrainedModel, longest: int) -> BertpressPreTrainedModel:
+    """End the position table where inputs of ``longest`` tokens do; one that ends before stays."""
+    table, state = model.blueprint.embeddings, _state(model)
+    if (kept := longest + table.first_position) >= table.positions:
+        return model
+    name = "encoder.embeddings.position.weight"
+    state[name] = state[name][:kept]
+    embeddings = table.model_copy(update={"positions": kept})
+    return rebuild(model, model.blueprint.replace(embeddings=embeddings), state)

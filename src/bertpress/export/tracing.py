@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bertpress.encoder.halves import Lower, Upper
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.pattern_specs import LshSpec
 from bertpress.encoder.quantizers import WeightQuantizer
 from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put
@@ -61,9 +62,17 @@ def parts(model: BertpressPreTrainedModel) -> dict[str, Part]:
 
 
 def example(part: Part, batch: int = 2, tokens: int = 7) -> tuple[Tensor, ...]:
-    """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant."""
+    """Inputs to trace with; sizes differ from each other and from 1, so that none becomes a constant.
+
+    Where attention sorts tokens into chunks there are several, for the same reason.
+    """
     shape = part.model.blueprint
-    ids = torch.full((batch, tokens), min(5, shape.embeddings.vocabulary - 1))
+    patterns = [layer.attention.pattern for layer in shape.layers]
+    chunks = [2 * pattern.chunk + 3 for pattern in patterns if isinstance(pattern, LshSpec)]
+    table = shape.embeddings
+    longest = table.positions - table.first_position if table.positions else max([tokens, *chunks])
+    tokens = max(tokens, min(longest, max(chunks, default=0)))
+    ids = torch.full((batch, tokens), min(5, table.vocabulary - 1))
     mask = torch.ones_like(ids)
     mask[-1, -1] = 0
     inputs = {

@@ -184,10 +184,8 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
         raise ModelError(f"shortening: a plain {family.model_type} config has no convolutions{_OTHERS}")
     first = blueprint.layers[0]
     for i, layer in enumerate(blueprint.layers):
-        if layer.mixer is not None:
-            raise ModelError(
-                f"layers.{i}.mixer={layer.mixer.kind} has no place in a plain {family.model_type} config{_OTHERS}"
-            )
+        if (odd := _odd_part(layer)) is not None:
+            raise ModelError(f"layers.{i}.{odd} has no place in a plain {family.model_type} config{_OTHERS}")
         for field, mine, other in _fields(layer, first, numbered=blueprint.relative is not None):
             if mine != other:
                 why = f"differs from layer 0's {other!r}; a plain {family.model_type} config has one for all"
@@ -201,6 +199,12 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
         changes |= dict.fromkeys(_SHARING)
     layers = tuple(layer.model_copy(update=changes) for layer in blueprint.layers)
     return blueprint.with_float_activations().replace(layers=layers, relative=relative)
+
+
+def _odd_part(layer: LayerSpec) -> str | None:
+    """What transformers has no counterpart of."""
+    parts = {"mixer": layer.mixer, "attention.pattern": layer.attention.pattern}
+    return next((f"{name}={part.kind}" for name, part in parts.items() if part is not None), None)
 
 
 _SHARING = ("attention_from", "ffn_from")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from bertpress.encoder.slots import Tape
 from bertpress.errors import Interrupted, RecipeError, UserError
 from bertpress.tasks import Collate, Encoded, Task, UserMetric
 from bertpress.training import distributed, rng
@@ -114,7 +115,7 @@ def train(
     say = report or (lambda line: None)
     lessons = [Lesson(task, data, terms, teacher, passes or (Pass(),)), *others]
     for lesson in lessons:
-        _check_terms(lesson)
+        _check_terms(lesson, model)
     _check(settings, validation, data, folder)
     checkpoints = Checkpoints(folder)
     with rng.preserved(), _threads_put_back():
@@ -221,7 +222,13 @@ def _result(trainer: ObjectiveTrainer) -> TrainResult:
     )
 
 
-def _check_terms(lesson: Lesson) -> None:
+def _forms_maps(model: nn.Module) -> bool:
+    blueprint = getattr(model, "blueprint", None)
+    return blueprint is None or bool(blueprint.maps)
+
+
+def _check_terms(lesson: Lesson, model: nn.Module) -> None:
+    teachers = [] if lesson.teacher is None else [lesson.teacher.model]
     for _, terms in lesson.terms:
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
@@ -229,6 +236,9 @@ def _check_terms(lesson: Lesson) -> None:
         for term in terms:
             if term.needs_teacher and lesson.teacher is None:
                 raise RecipeError(f"objective {term.name} needs a teacher, and there is none")
+            sides = [model, *teachers] if term.needs_teacher else [model]
+            if term.captures & Tape.MAPS and not all(_forms_maps(side) for side in sides):
+                raise RecipeError(f"objective {term.name} reads attention maps, which LSH and Linformer never form")
 
 
 def _check(settings: TrainSettings, validation: Any, data: Any, folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Attention in which not every token sees every other."""
+"""Attention in which not every token looks at every other."""
