@@ -18,6 +18,7 @@ from bertpress.measure.environment import environment, usable_cores
 from bertpress.measuring import Engine, bench, draw_profile, profile, report, results
 from bertpress.methods.registry import register
 from bertpress.recipe import Recipe
+from bertpress.study.conduct import study
 from bertpress.tasks import Task, UserMetric
 from bertpress.training import TrainSettings
 
@@ -39,6 +40,7 @@ __all__ = [
     "register",
     "report",
     "results",
+    "study",
     "train",
 ]
 

@@ -1,6 +1,6 @@
 """Claims of the literature, checked on our own runs: paired scores in, a verdict out.
 
-Each claim says that one way beats another at equal size.  A pair is two runs that differ in nothing else: the same
+Most claims say that one way beats another at equal size.  A pair is two runs that differ in nothing else: the same
 task, seed, and number of layers or parameters.  The verdict follows from the bootstrap interval of the mean difference.
 """
 
@@ -17,14 +17,18 @@ FEWEST = 5
 """Pairs that a verdict needs: with fewer, a bootstrap of their mean draws nearly the same pairs again and again."""
 
 
+Answer = Literal["holds", "does not hold here", "not enough runs", "needs a GPU"]
+
+
 class Claim(BaseModel):
-    """A statement that paired runs can speak for or against.
+    """A statement that runs can speak for or against.
 
     Attributes:
         text: the statement.
         cite: who made it.
-        better: what scores higher if it is true.
-        worse: what it is compared with.
+        better: what scores higher if it is true, or the runs that it is about.
+        worse: what it is compared with; empty where it is about runs of one kind.
+        section: of the source.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,7 +36,8 @@ class Claim(BaseModel):
     text: str
     cite: str
     better: str
-    worse: str
+    worse: str = ""
+    section: str = ""
 
 
 class Verdict(BaseModel):
@@ -40,11 +45,13 @@ class Verdict(BaseModel):
 
     Attributes:
         claim: that was checked.
-        pairs: how many there were.
-        value: mean difference in points, positive for the claim; None without pairs.
+        pairs: how many there were, or runs where nothing is paired.
+        value: mean difference, positive for the claim; None without pairs.
         low: of its 95 % interval; None where there are too few pairs.
         high: likewise.
-        verdict: it holds if the whole interval lies above 0.
+        verdict: it holds if the whole interval lies on its side.
+        unit: of the difference.
+        evidence: what was looked at, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +61,9 @@ class Verdict(BaseModel):
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    verdict: Literal["holds", "does not hold here", "not enough runs"]
+    verdict: Answer
+    unit: str = "points"
+    evidence: tuple[str, ...] = ()
 
 
 BOTTOM_LAYERS = Claim(
@@ -105,21 +114,43 @@ def check(claim: Claim, better: Sequence[float], worse: Sequence[float], *, seed
     Raises:
         ValueError: the two are not of one length.
     """
-    differences = [one - other for one, other in zip(better, worse, strict=True)]
-    pairs = len(differences)
+    return decide(claim, [one - other for one, other in zip(better, worse, strict=True)], seed=seed)
+
+
+def decide(
+    claim: Claim,
+    differences: Sequence[float],
+    *,
+    above: float = 0.0,
+    unit: str = "points",
+    evidence: Sequence[str] = (),
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Verdict:
+    """Weigh a claim by values that are large if it is true.
+
+    Args:
+        claim: that their mean lies above ``above``.
+        differences: one a pair or a run, independent of each other.
+        above: see there.
+        unit: of the differences.
+        evidence: what was looked at.
+        confidence: of the interval; more than 95 % where the best of several is weighed.
+        seed: of the bootstrap.
+    """
+    pairs, told = len(differences), {"unit": unit, "evidence": tuple(evidence)}
     if pairs < FEWEST:
         mean = sum(differences) / pairs if pairs else None
-        return Verdict(claim=claim, pairs=pairs, value=mean, verdict="not enough runs")
-    value, low, high = mean_interval(differences, seed=seed)
-    verdict: Literal["holds", "does not hold here"] = "holds" if low > 0 else "does not hold here"
-    return Verdict(claim=claim, pairs=pairs, value=value, low=low, high=high, verdict=verdict)
+        return Verdict(claim=claim, pairs=pairs, value=mean, verdict="not enough runs", **told)
+    value, low, high = mean_interval(differences, seed=seed, confidence=confidence)
+    return Verdict(claim=claim, pairs=pairs, value=value, low=low, high=high, verdict=_answer(low > above), **told)
 
 
-def bottom_layers_matter(dropped_top: Sequence[float], dropped_bottom: Sequence[float], *, seed: int = 0) -> Verdict:
-    """:data:`BOTTOM_LAYERS` on scores after the top k and the bottom k layers were dropped, pair by pair."""
-    return check(BOTTOM_LAYERS, dropped_top, dropped_bottom, seed=seed)
+def settled(claim: Claim, value: float, true: bool, *, unit: str, evidence: Sequence[str] = ()) -> Verdict:
+    """The verdict on a claim that follows from a shape alone: there is nothing to draw again."""
+    told = {"unit": unit, "evidence": tuple(evidence)}
+    return Verdict(claim=claim, pairs=1, value=value, low=value, high=value, verdict=_answer(true), **told)
 
 
-def harmony_wins(all_dimensions: Sequence[float], one_dimension: Sequence[float], *, seed: int = 0) -> Verdict:
-    """:data:`HARMONY` on scores after all dimensions and after one was reduced to the same size, pair by pair."""
-    return check(HARMONY, all_dimensions, one_dimension, seed=seed)
+def _answer(true: bool) -> Answer:
+    return "holds" if true else "does not hold here"
