@@ -116,6 +116,8 @@ def _fronts(study: Results) -> Markup:
 
 def _front(front: Results) -> Markup | None:
     task, cost = text(front, "task") or "", text(front, "cost") or ""
+    if cost not in COSTS:
+        return None
     x_label, show = COSTS[cost]
     level = number(front, "teacher")
     points = [] if level is None else [Point("teacher", "baseline", level, 0.0)]

@@ -27,11 +27,16 @@ from bertpress.runner import Pressed, Request, fine_tune, press
 from bertpress.study.jobs import ENTRY, JOB, RUN, Job, model_in, read
 from bertpress.study.vocabulary import coverage
 from bertpress.teacher import trained_model
-from bertpress.terminal import say
 from bertpress.training import TrainSettings
 
 BASELINE = "measured/baseline-torch.json"
 RUNTIMES = {engine: runtime for runtime, engine in ENGINES.items()}
+
+
+def say(line: str) -> None:
+    """A line for the job's log."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def do(place: Path) -> None:
