@@ -68,6 +68,13 @@ def test_runs_of_other_sizes_are_not_compared(text):
     assert found(text, [*repeated("stronger", *better, score=87.0, **with_it), *weaker]).pairs == 0
 
 
+def test_a_run_is_set_against_the_best_comparable_one():
+    runs = [*repeated("good", "prune/heads", score=86.5), *repeated("bad", "prune/heads", score=80.0)]
+    runs += repeated("both", "prune/heads", "quantize/int8", score=87.0)
+    weighed = found("Methods together", runs)
+    assert (weighed.value, weighed.evidence) == (pytest.approx(0.5), ("both against good",))
+
+
 def test_quantizing_a_student_may_cost_a_point():
     text, methods = "Quantizing a distilled", (STUDENT, "distill/logits")
     floats = repeated("float", *methods, score=85.0)
