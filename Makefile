@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test test-slow docs teachers clean
+.PHONY: help install demo check format test test-slow docs study-smoke teachers clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bertpress needs Python 3.10 or newer")'
@@ -40,6 +40,9 @@ test-slow: $(STAMP)  ## the slow tests
 
 docs: $(STAMP)  ## write the generated pages and tables again
 	$(BIN)/python -m bertpress.docs
+
+study-smoke: $(STAMP)  ## every shipped recipe on a tiny model, as one study
+	$(BIN)/pytest -m slow tests/integration/test_every_recipe.py
 
 teachers: $(STAMP)  ## fine-tune the teachers of the benchmarks, once
 	$(BIN)/python benchmarks/teachers.py

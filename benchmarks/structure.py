@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,20 +22,12 @@ from comparison import Row, arguments, compare, markdown, place_of, save, scored
 from bertpress import artifact, tasks
 from bertpress.measure.environment import usable_cores
 from bertpress.outcome import texts_of
-from bertpress.study.claims import MATCHING, local_below_hardly_hurts, low_rank_only_shrinks, matching_tokens
+from bertpress.study.vocabulary import MATCHING, matching_tokens
 
 TASKS = ("sst2", "mrpc")
 TOKENS = 32
 FIRST = "stages.0.use.0"
 
-LOW: dict[str, Row] = {
-    "SVD, half the rank": Row("svd-features", {f"{FIRST}.rank": 0.5}),
-    "SVD, a quarter of the rank": Row("svd-features", {f"{FIRST}.rank": 0.25}),
-}
-BELOW: dict[str, Row] = {
-    "DeFormer, three quarters of the layers": Row("deformer", tasks=("mrpc",)),
-    "DeFormer, half of the layers": Row("deformer", {f"{FIRST}.layers": 0.5}, tasks=("mrpc",)),
-}
 VOCABULARIES: dict[str, Row] = {
     "vocabulary of the texts": Row("vocabulary"),
     "vocabulary of 5,000 new pieces": Row("vocabulary", {f"{FIRST}.train": 5000}),
@@ -51,7 +43,8 @@ def alone(method: str, rate: float, **fields: Any) -> Row:
 
 # by the name of the line
 ROWS: dict[str, Row] = {
-    **LOW,
+    "SVD, half of the encoder": Row("svd-features"),
+    "SVD, a quarter of the encoder": Row("svd-features", {f"{FIRST}.rank": 0.16}),
     "embedding of 128": alone("factorize/embedding", 5e-5, size=128),
     "embedding of 64": alone("factorize/embedding", 5e-5, size=64),
     "shared by all layers": alone("share/layers", 1e-4, groups=1),
@@ -67,7 +60,8 @@ ROWS: dict[str, Row] = {
     "top 4 keys": Row("top-k-attention", {f"{FIRST}.k": 4}),
     "adaptive span": Row("adaptive-span"),
     "adaptive span, ten times the penalty": Row("adaptive-span", {f"{FIRST}.penalty": 0.1}),
-    **BELOW,
+    "DeFormer, three quarters of the layers": Row("deformer", tasks=("mrpc",)),
+    "DeFormer, half of the layers": Row("deformer", {f"{FIRST}.layers": 0.5}, tasks=("mrpc",)),
     **VOCABULARIES,
     "codes, 32 of 16": Row("compositional-codes", {f"{FIRST}.codebooks": 32, f"{FIRST}.entries": 16}),
     "codes, 16 of 32": Row("compositional-codes", {f"{FIRST}.codebooks": 16, f"{FIRST}.entries": 32}),
@@ -121,19 +115,6 @@ def by_tokens(
     return found
 
 
-def verdicts(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the runs say of the claims; models of low rank count where they have been timed."""
-    low = [entry for entry in entries if entry["name"] in LOW and "timing" in entry]
-    sizes = [entry["percent_of_teacher"] for entry in low]
-    below = [entry for entry in entries if entry["name"] in BELOW]
-    scores = [[entry[which]["value"] for entry in below] for which in ("metric", "baseline")]
-    found = [
-        low_rank_only_shrinks(sizes, [entry["timing"]["artifact"]["speedup"] for entry in low]),
-        local_below_hardly_hurts(*scores),
-    ]
-    return [each.model_dump(mode="json") for each in found]
-
-
 def notes(entry: Mapping[str, Any]) -> str:
     """What a vocabulary of its own does to texts."""
     found = entry.get("timing", {}).get("vocabulary")
@@ -164,12 +145,6 @@ def table(entries: list[dict[str, Any]]) -> str:
     return markdown(head, lines)
 
 
-def claims_table(checked: Sequence[Mapping[str, Any]]) -> str:
-    """One line a claim."""
-    lines = [[each["claim"]["text"], str(each["pairs"]), each["verdict"]] for each in checked]
-    return markdown(["claim", "runs", "verdict"], lines)
-
-
 def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The entry with its arithmetic, and with its timings where there are some."""
     place = place_of(options, entry["name"], entry["task"], entry["seed"]) / "model"
@@ -181,9 +156,8 @@ def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, A
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     """Results of every run that has ended so far, of this command and of earlier ones."""
     whole = [with_more(entry, options) for entry in entries]
-    checked = verdicts(whole)
-    save(options, {"entries": whole, "claims": checked, "macs_tokens": TOKENS})
-    options.results.with_suffix(".md").write_text(f"{table(whole)}\n{claims_table(checked)}", encoding="utf-8")
+    save(options, {"entries": whole, "macs_tokens": TOKENS})
+    options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
 
 
 def main() -> int:

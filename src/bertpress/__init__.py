@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         register,
         report,
         results,
+        study,
         train,
     )
 
@@ -53,6 +54,7 @@ __all__ = [
     "register",
     "report",
     "results",
+    "study",
     "train",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,41 +71,77 @@ def measure(
     """
     engines = [*(ENGINES[runtime] for runtime in request.recipe.export), "torch"]
     threads = request.threads or usable_cores()
+    found = answers(request, folder, data, baseline, pressed, engines, say)
+    say("timing, interleaved")
+    timed = folder.once("measured/timing.json", lambda: _timing(request, data, baseline, pressed, engines, threads))
+    return figures(request, data, baseline, pressed, found, timed["candidates"], timed["mean_tokens"])
+
+
+def answers(
+    request: Request,
+    folder: RunFolder,
+    data: Data,
+    baseline: Artifact,
+    pressed: Artifact,
+    engines: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Predictions of the baseline in PyTorch and of the artifact on these engines, as :func:`scores` gives them."""
     truth = tasks.references(data.task, data.validation)
     found = {}
     for name, made, engine in [("baseline", baseline, "torch"), *(("artifact", pressed, e) for e in engines)]:
         say(f"scoring the {name} on {engine}")
         key = f"measured/{name}-{engine}.json"
         found[name, engine] = folder.once(key, lambda m=made, e=engine: scores(request, data, m, e, truth))  # type: ignore[misc]
-    say("timing, interleaved")
-    timed = folder.once("measured/timing.json", lambda: _timing(request, data, baseline, pressed, engines, threads))
+    return found
 
-    teacher_answers = found["baseline", "torch"]["predictions"]
+
+def figures(
+    request: Request,
+    data: Data,
+    baseline: Artifact,
+    pressed: Artifact,
+    found: Mapping[tuple[str, str], Mapping[str, Any]],
+    timed: Sequence[Mapping[str, Any]],
+    tokens: int,
+) -> dict[str, Any]:
+    """``baseline`` and ``artifact`` of results.json.
+
+    Args:
+        request: of the run.
+        data: task and rows.
+        baseline: the uncompressed model.
+        pressed: the compressed one.
+        found: of :func:`answers`.
+        timed: what was measured of the baseline, and of the artifact on each engine of ``found``, in its order; each
+            with ``engine``.
+        tokens: mean length of the texts.
+    """
+    truth = tasks.references(data.task, data.validation)
+    first = found["baseline", "torch"]
     teacher_bytes = size(baseline.path).weight_bytes
-    tokens = timed["mean_tokens"]
     rows = {}
-    for engine, times in zip(engines, timed["candidates"][1:], strict=True):
-        figures = found["artifact", engine]
+    for times in timed[1:]:
+        answered = found["artifact", times["engine"]]
         drop = tasks.drop(
             data.task,
-            teacher_answers,
-            figures["predictions"],
+            first["predictions"],
+            answered["predictions"],
             truth,
             seed=request.seed,
             metric=request.metric,
         )
-        rows[engine] = {
+        rows[times["engine"]] = {
             **times,
-            **size(pressed.path, engine).as_keys(teacher_bytes),
-            "metric": figures["metric"],
-            "metrics": figures["metrics"],
+            **size(pressed.path, times["engine"]).as_keys(teacher_bytes),
+            "metric": answered["metric"],
+            "metrics": answered["metrics"],
             "drop": drop.model_dump(mode="json"),
-            "parity": figures["parity"],
+            "parity": answered["parity"],
         }
-    first = found["baseline", "torch"]
     return {
         "baseline": {
-            **timed["candidates"][0],
+            **timed[0],
             "name": Path(request.teacher or request.model).name,
             **shape_of(baseline, tokens),
             **size(baseline.path).as_keys(),
@@ -113,7 +149,7 @@ def measure(
             "metrics": first["metrics"],
         },
         "artifact": {
-            **rows[engines[0]],
+            **next(iter(rows.values())),
             "name": request.recipe.name,
             **shape_of(pressed, tokens),
             "storage": stored_bits(pressed.path / WEIGHTS),

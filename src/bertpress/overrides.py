@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -22,6 +23,19 @@ def scalar(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise RecipeError(f"--set: {text!r} is not a YAML value") from None
+
+
+def override_all(raw: dict[str, Any], items: Iterable[str], example: str) -> None:
+    """Make all changes of the form ``path=value``.
+
+    Raises:
+        RecipeError: one has another form, or no place.
+    """
+    for item in items:
+        path, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f'--set {item}: must have the form path=value, such as "{example}"')
+        override(raw, path.strip(), scalar(value), f"--set {item}")
 
 
 def override(raw: dict[str, Any], path: str, value: Any, place: str) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Guesser, Method, Need, Trait
-from bertpress.methods.fields import explain, suggest
+from bertpress.methods.fields import suggest, validated
 from bertpress.methods.registry import find
-from bertpress.overrides import override, scalar
+from bertpress.overrides import override, override_all
 from bertpress.tasks import resolve
 from bertpress.training.settings import TrainSettings
 
 Engine = Literal["openvino", "onnx"]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Until(BaseModel):
@@ -98,14 +97,7 @@ class Recipe(BaseModel):
             RecipeError: one line that names the place, the value and the bound.
         """
         place, text = _read(source)
-        try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as fault:
-            mark = getattr(fault, "problem_mark", None)
-            line = f" line {mark.line + 1}" if mark else ""
-            raise RecipeError(f"{place}{line}: not YAML: {getattr(fault, 'problem', fault)}") from None
-        if not isinstance(raw, dict):
-            raise RecipeError(f"{place}: must be a mapping with name and stages, not {type(raw).__name__}")
+        raw = read_mapping(text, place, "name and stages")
         return cls.parse(raw, place=place, profile=profile, overrides=overrides)
 
     @classmethod
@@ -125,17 +117,13 @@ class Recipe(BaseModel):
             for path, value in (profiles[profile] or {}).items():
                 override(raw, path, value, f"{place} profile {profile}")
             raw["profile"] = profile
-        for item in overrides:
-            path, equals, value = item.partition("=")
-            if not equals:
-                raise RecipeError(f'--set {item}: must have the form path=value, such as "stages.0.train.epochs=1"')
-            override(raw, path.strip(), scalar(value), f"--set {item}")
+        override_all(raw, overrides, "stages.0.train.epochs=1")
         stages = raw.get("stages")
         if not isinstance(stages, list) or not stages:
             raise RecipeError(f"{place}: stages must be a list of at least one stage")
         built = [_stage(stage, f"{place} stage {i + 1}", i) for i, stage in enumerate(stages)]
-        tuning = _validated(TrainSettings, raw.get("fine_tune") or {}, f"{place}, fine_tune")
-        return _validated(Recipe, {**raw, "stages": tuple(built), "fine_tune": tuning}, place)
+        tuning = validated(TrainSettings, raw.get("fine_tune") or {}, f"{place}, fine_tune")
+        return validated(Recipe, {**raw, "stages": tuple(built), "fine_tune": tuning}, place)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`parse` turns into an equal recipe."""
@@ -252,6 +240,23 @@ def shipped() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
+def read_mapping(text: str, place: str, keys: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds; ``keys`` says in words what should be in it.
+
+    Raises:
+        RecipeError: it is not YAML, or holds something else.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{place}{line}: not YAML: {getattr(fault, 'problem', fault)}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{place}: must be a mapping with {keys}, not {type(raw).__name__}")
+    return raw
+
+
 def _folder() -> Any:
     return files("bertpress") / "recipes"
 
@@ -283,10 +288,10 @@ def _stage(raw: Any, place: str, index: int) -> Stage:
     if train is not None:
         if not isinstance(train, dict):
             raise RecipeError(f"{place}: train must be a mapping, not {train!r}")
-        train = _validated(TrainSettings, train, f"{place}, train")
+        train = validated(TrainSettings, train, f"{place}, train")
     if not methods and train is None:
         raise RecipeError(f"{place}: must use a method or train")
-    return _validated(Stage, {**raw, "methods": methods, "train": train}, place)
+    return validated(Stage, {**raw, "methods": methods, "train": train}, place)
 
 
 def _method(item: Any, place: str) -> tuple[str, Method]:
@@ -301,11 +306,4 @@ def _method(item: Any, place: str) -> tuple[str, Method]:
         raise RecipeError(f"{place}: {fault}") from None
     if fields is not None and not isinstance(fields, dict):
         raise RecipeError(f"{place}, {name}: fields must be a mapping, not {fields!r}")
-    return str(name), _validated(method, fields or {}, f"{place}, {name}")
-
-
-def _validated(model: type[Model], fields: dict[str, Any], place: str) -> Model:
-    try:
-        return model(**{str(key): value for key, value in fields.items()})
-    except ValidationError as fault:
-        raise RecipeError(f"{place}: {explain(fault, model)}") from None
+    return str(name), validated(method, fields or {}, f"{place}, {name}")

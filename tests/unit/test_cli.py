@@ -51,7 +51,7 @@ def test_help_needs_no_heavy_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("demo", "profile", "train", "compress", "evaluate", "bench", "predict", "export", "report"):
+    for name in ("demo", "profile", "train", "compress", "evaluate", "bench", "predict", "export", "study", "report"):
         assert f"\n  {name} " in done.stdout
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from bertpress.errors import RecipeError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -95,3 +99,17 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if fault["type"] in ("value_error", "assertion_error"):
         return f"{name}={value!r}: {str(fault['msg']).removeprefix('Value error, ')}"
     return f"{name}={value!r} must be {allowed(model.model_fields[name])}"
+
+
+def validated(model: type[Model], fields: Any, place: str) -> Model:
+    """An instance of these fields.
+
+    Raises:
+        RecipeError: the first fault, after the place.
+    """
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{place}: must be a mapping, not {fields!r}")
+    try:
+        return model(**{str(key): value for key, value in fields.items()})
+    except ValidationError as fault:
+        raise RecipeError(f"{place}: {explain(fault, model)}") from None

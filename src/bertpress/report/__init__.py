@@ -5,6 +5,8 @@ from bertpress.report.plain import bench_table, engines_table, markdown, table
 from bertpress.report.profiling import profile_page
 from bertpress.report.quantization import sensitivity_page
 from bertpress.report.run import run_page
+from bertpress.report.study import study_page
+from bertpress.report.survey_table import study_table
 
 __all__ = [
     "bench_table",
@@ -13,6 +15,8 @@ __all__ = [
     "profile_page",
     "run_page",
     "sensitivity_page",
+    "study_page",
+    "study_table",
     "table",
     "verdict",
 ]

@@ -27,8 +27,8 @@ def markdown(results: Results) -> str:
     command, seed = text(results, "command"), text(results, "seed") or "not recorded"
     parts = [
         f"**{comparison.verdict(results)}**",
-        _pipes(("Measure", before, after, "Change"), rows),
-        _pipes(("Model and engine", *COLUMNS), engines) if engines else None,
+        pipes(("Measure", before, after, "Change"), rows),
+        pipes(("Model and engine", *COLUMNS), engines) if engines else None,
         f"Scores are in percent with 95 % bootstrap intervals. Seed: {_inline(seed)}.",
         _fenced(command) if command else None,
     ]
@@ -45,7 +45,8 @@ def _who(subject: Subject) -> str:
     return f"{subject.name}, {subject.engine}" + (f" ({note})" if note else "")
 
 
-def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def pipes(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, all columns but the first to the right."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join("| " + " | ".join(_inline(cell) for cell in line) + " |" for line in lines)
 

@@ -10,7 +10,7 @@ from bertpress.report.charts.lines import Line, Score, lines
 from bertpress.report.charts.scatter import Point, scatter
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
-from bertpress.report.reading import Results, items, mapping, number, text
+from bertpress.report.reading import Results, items, mapping, mean, number, text
 from bertpress.report.sections import capital, hint, missing
 from bertpress.report.subjects import LONGEST_LABEL
 
@@ -80,17 +80,12 @@ def _rows(entries: Sequence[Any]) -> Iterator[Row]:
     for name in dict.fromkeys(name for entry in entries if (name := text(entry, "name"))):
         runs = [e for e in entries if text(e, "name") == name and number(e, "metric", "value") is not None]
         if runs:
-            mean = _mean(runs, "metric", "value")
+            value = mean(runs, "metric", "value")
             low, high = (
                 [b for run in runs if (b := number(run, "metric", end)) is not None] for end in ("low", "high")
             )
-            assert mean is not None
-            yield Row(name, runs, mean, min(low, default=None), max(high, default=None))
-
-
-def _mean(runs: Sequence[Results], *path: str) -> float | None:
-    found = [value for run in runs if (value := number(run, *path)) is not None]
-    return sum(found) / len(found) if found else None
+            assert value is not None
+            yield Row(name, runs, value, min(low, default=None), max(high, default=None))
 
 
 def _first(rows: Sequence[Row], *path: str) -> float | None:
@@ -126,7 +121,7 @@ def _sensitivity(task: str, rows: Sequence[Row]) -> Markup:
 def _methods(task: str, rows: Sequence[Row]) -> Markup:
     points = [*_teacher(rows)]
     for row in rows:
-        x = _mean(row.runs, "weight_bytes")
+        x = mean(row.runs, "weight_bytes")
         if x is not None and not row.name.startswith("sensitivity:"):
             label = row.name if len(row.name) <= LONGEST_LABEL else f"{row.name[: LONGEST_LABEL - 1]}…"
             trained = any(mapping(stage, "train") for stage in items(row.runs[0], "recipe", "stages"))

@@ -51,3 +51,14 @@ def items(source: object, *path: str) -> Sequence[Any]:
     """The list at a path; empty when there is none."""
     found = value(source, *path)
     return found if isinstance(found, (list, tuple)) else ()
+
+
+def mean(sources: Sequence[object], *path: str) -> float | None:
+    """The mean of what the sources have at a path; None where none has anything."""
+    return average([number(source, *path) for source in sources])
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """The mean of what was measured; None where nothing was."""
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else None

@@ -8,7 +8,7 @@ One claim is of a vocabulary, and needs texts alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,22 +16,20 @@ from bertpress.tasks.bootstrap import mean_interval
 
 FEWEST = 5
 """Pairs that a verdict needs: with fewer, a bootstrap of their mean draws nearly the same pairs again and again."""
-HARDLY = 1.0
-"""Points that a change may cost and still "hardly hurts"."""
-NOTICEABLE = 1.1
-"""The speedup from which a model counts as faster."""
-MATCHING = 94.0
-"""Percent of the tokens that a vocabulary of 5,000 word pieces cuts as one of 30,000 does (Zhao et al. 2019)."""
+
+
+Answer = Literal["holds", "does not hold here", "not enough runs", "needs a GPU"]
 
 
 class Claim(BaseModel):
-    """A statement that paired runs can speak for or against.
+    """A statement that runs can speak for or against.
 
     Attributes:
         text: the statement.
         cite: who made it.
-        better: what scores higher if it is true.
-        worse: what it is compared with.
+        better: what scores higher if it is true, or the runs that it is about.
+        worse: what it is compared with; empty where it is about runs of one kind.
+        section: of the source.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +37,8 @@ class Claim(BaseModel):
     text: str
     cite: str
     better: str
-    worse: str
+    worse: str = ""
+    section: str = ""
 
 
 class Verdict(BaseModel):
@@ -47,11 +46,13 @@ class Verdict(BaseModel):
 
     Attributes:
         claim: that was checked.
-        pairs: how many there were.
-        value: mean difference in points, positive for the claim; None without pairs.
+        pairs: how many there were, or runs where nothing is paired.
+        value: mean difference, positive for the claim; None without pairs.
         low: of its 95 % interval; None where there are too few pairs.
         high: likewise.
-        verdict: it holds if the whole interval lies above 0.
+        verdict: it holds if the whole interval lies on its side.
+        unit: of the difference.
+        evidence: what was looked at, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +62,9 @@ class Verdict(BaseModel):
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    verdict: Literal["holds", "does not hold here", "not enough runs"]
+    verdict: Answer
+    unit: str = "points"
+    evidence: tuple[str, ...] = ()
 
 
 BOTTOM_LAYERS = Claim(
@@ -100,21 +103,6 @@ GENERAL_FIRST = Claim(
 )
 
 
-LOW_RANK = Claim(
-    text="Low rank makes a model smaller without making it faster.",
-    cite="Ganesh et al., 2021",
-    better=f"a speedup of {NOTICEABLE}",
-    worse="the speedup of matrices that are products of two thinner ones",
-)
-
-LOCAL_BELOW = Claim(
-    text="Local attention in the lower layers hardly hurts.",
-    cite="Cao et al., 2020",
-    better=f"local attention in the lower layers, and {HARDLY} points",
-    worse="full attention in all layers",
-)
-
-
 def check(claim: Claim, better: Sequence[float], worse: Sequence[float], *, seed: int = 0) -> Verdict:
     """Weigh a claim.
 
@@ -127,66 +115,43 @@ def check(claim: Claim, better: Sequence[float], worse: Sequence[float], *, seed
     Raises:
         ValueError: the two are not of one length.
     """
-    differences = [one - other for one, other in zip(better, worse, strict=True)]
-    pairs = len(differences)
-    if pairs < FEWEST:
-        mean = sum(differences) / pairs if pairs else None
-        return Verdict(claim=claim, pairs=pairs, value=mean, verdict="not enough runs")
-    value, low, high = mean_interval(differences, seed=seed)
-    verdict: Literal["holds", "does not hold here"] = "holds" if low > 0 else "does not hold here"
-    return Verdict(claim=claim, pairs=pairs, value=value, low=low, high=high, verdict=verdict)
+    return decide(claim, [one - other for one, other in zip(better, worse, strict=True)], seed=seed)
 
 
-def bottom_layers_matter(dropped_top: Sequence[float], dropped_bottom: Sequence[float], *, seed: int = 0) -> Verdict:
-    """:data:`BOTTOM_LAYERS` on scores after the top k and the bottom k layers were dropped, pair by pair."""
-    return check(BOTTOM_LAYERS, dropped_top, dropped_bottom, seed=seed)
-
-
-def harmony_wins(all_dimensions: Sequence[float], one_dimension: Sequence[float], *, seed: int = 0) -> Verdict:
-    """:data:`HARMONY` on scores after all dimensions and after one was reduced to the same size, pair by pair."""
-    return check(HARMONY, all_dimensions, one_dimension, seed=seed)
-
-
-def low_rank_only_shrinks(percent: Sequence[float], speedups: Sequence[float], *, seed: int = 0) -> Verdict:
-    """:data:`LOW_RANK` on sizes in percent of the whole model's and ratios of its latency to theirs, model by model.
-
-    It does not hold where one of them is no smaller.
-    """
-    found = check(LOW_RANK, [NOTICEABLE] * len(percent), speedups, seed=seed)
-    smaller = all(size < 100 for size in percent)
-    return found if smaller else found.model_copy(update={"verdict": "does not hold here"})
-
-
-def local_below_hardly_hurts(local: Sequence[float], full: Sequence[float], *, seed: int = 0) -> Verdict:
-    """:data:`LOCAL_BELOW` on scores with local attention in the lower layers and with full attention, pair by pair."""
-    return check(LOCAL_BELOW, [score + HARDLY for score in local], full, seed=seed)
-
-
-def matching_tokens(texts: Sequence[str], large: Any, small: Any) -> float:
-    """How many of the tokens that one tokenizer cuts texts into another cuts likewise, in percent.
-
-    The claim is that 5,000 word pieces cut at least :data:`MATCHING` percent as 30,000 do; it depends on the texts.
+def decide(
+    claim: Claim,
+    differences: Sequence[float],
+    *,
+    above: float = 0.0,
+    unit: str = "points",
+    evidence: Sequence[str] = (),
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Verdict:
+    """Weigh a claim by values that are large if it is true.
 
     Args:
-        texts: a corpus.
-        large: a fast tokenizer of transformers; its tokens are counted, special ones left out.
-        small: another; a token of the large one is matched where this one has it at the same place.
-
-    Raises:
-        ValueError: the texts have no tokens.
+        claim: that their mean lies above ``above``.
+        differences: one a pair or a run, independent of each other.
+        above: see there.
+        unit: of the differences.
+        evidence: what was looked at.
+        confidence: of the interval; more than 95 % where the best of several is weighed.
+        seed: of the bootstrap.
     """
-    every = matched = 0
-    for text in texts:
-        ours, theirs = (_pieces(text, tokenizer) for tokenizer in (large, small))
-        every += len(ours)
-        matched += len(ours & theirs)
-    if not every:
-        raise ValueError("the texts have no tokens")
-    return 100 * matched / every
+    pairs, told = len(differences), {"unit": unit, "evidence": tuple(evidence)}
+    if pairs < FEWEST:
+        mean = sum(differences) / pairs if pairs else None
+        return Verdict(claim=claim, pairs=pairs, value=mean, verdict="not enough runs", **told)
+    value, low, high = mean_interval(differences, seed=seed, confidence=confidence)
+    return Verdict(claim=claim, pairs=pairs, value=value, low=low, high=high, verdict=_answer(low > above), **told)
 
 
-def _pieces(text: str, tokenizer: Any) -> set[tuple[str, tuple[int, int]]]:
-    """Each token with its characters in the text."""
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = tokenizer.convert_ids_to_tokens(found["input_ids"])
-    return {(token, tuple(place)) for token, place in zip(tokens, found["offset_mapping"], strict=True)}
+def settled(claim: Claim, value: float, true: bool, *, unit: str, evidence: Sequence[str] = ()) -> Verdict:
+    """The verdict on a claim that follows from a shape alone: there is nothing to draw again."""
+    told = {"unit": unit, "evidence": tuple(evidence)}
+    return Verdict(claim=claim, pairs=1, value=value, low=value, high=value, verdict=_answer(true), **told)
+
+
+def _answer(true: bool) -> Answer:
+    return "holds" if true else "does not hold here"

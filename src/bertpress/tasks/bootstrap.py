@@ -48,16 +48,17 @@ def resample_counts(rows: int, seed: int, resamples: int = _RESAMPLES) -> Iterat
         yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
 
 
-def _interval(values: Array) -> tuple[float, float]:
-    low, high = np.percentile(values, [2.5, 97.5])
+def _interval(values: Array, confidence: float = 0.95) -> tuple[float, float]:
+    outside = 50 * (1 - confidence)
+    low, high = np.percentile(values, [outside, 100 - outside])
     return float(low), float(high)
 
 
-def mean_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
-    """The mean of some values, with the bounds of its 95 % percentile bootstrap interval."""
+def mean_interval(values: Sequence[float], *, seed: int = 0, confidence: float = 0.95) -> tuple[float, float, float]:
+    """The mean of some values, with the bounds of its percentile bootstrap interval."""
     array = np.asarray(values, np.float64)
     means = [counts @ array / len(array) for counts in resample_counts(_check(values), seed)]
-    return float(array.mean()), *_interval(np.concatenate(means))
+    return float(array.mean()), *_interval(np.concatenate(means), confidence)
 
 
 def _check(*lists: Sequence[Any]) -> int:

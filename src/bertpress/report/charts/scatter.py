@@ -1,7 +1,7 @@
 """Score against cost: points with interval bars, the baseline's level as a dashed line."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bertpress.report.charts import axes
 from bertpress.report.markup import Markup, element
@@ -29,7 +29,7 @@ Place = tuple[float, float, str]
 
 @dataclass(frozen=True)
 class Point:
-    """One thing that was measured; ``role`` decides its mark and colour."""
+    """One thing that was measured; ``role`` decides its mark and colour, ``link`` joins its marks in several charts."""
 
     label: str
     role: str
@@ -37,6 +37,7 @@ class Point:
     y: float
     low: float | None = None
     high: float | None = None
+    link: str | None = field(default=None, kw_only=True)
 
 
 def scatter(
@@ -101,7 +102,7 @@ def _mark(point: Point, x: float, y: float, upward: axes.Axis, show_x: Callable[
     parts.append(element("circle", cx=x, cy=y, r=14, class_="target"))
     shape = SHAPES.get(point.role, SHAPES["candidate"])
     parts.append(element("path", d=shape, transform=f"translate({x:.1f} {y:.1f})", class_="mark"))
-    return element("g", parts, class_=f"point {point.role}")
+    return element("g", parts, class_=f"point {point.role}", data_link=point.link)
 
 
 def place_labels(

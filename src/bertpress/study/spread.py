@@ -1,0 +1,55 @@
+"""Where jobs are done: here, one after the other, or on a Ray cluster, as many at a time as it has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from bertpress.errors import UserError
+from bertpress.study.isolation import do_isolated
+from bertpress.study.plan import Limits
+
+Done: TypeAlias = "tuple[str, dict[str, Any] | None]"
+"""The folder of a job that has ended, and its failure if it failed."""
+
+
+def here(places: Sequence[str], limits: Limits, threads: int | None) -> Iterator[Done]:
+    """One at a time, in order."""
+    for place in places:
+        yield place, do_isolated(place, limits.model_dump(), threads)
+
+
+def on_ray(places: Sequence[str], limits: Limits, threads: int | None, address: str) -> Iterator[Done]:
+    """On the cluster at an address, as they end.
+
+    Every machine must see the study's folder, the data and the models under the same paths.
+
+    Args:
+        places: folders of the jobs.
+        limits: of each.
+        threads: of each; it is given so many processors.
+        address: as ``ray.init`` takes it: ``auto``, ``local``, or ``HOST:PORT``.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("study --ray: ray is not installed; pip install 'bertpress[ray]'") from None
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    try:
+        room: dict[str, Any] = {"num_cpus": threads or 1, "max_retries": 0}
+        if limits.memory_gib is not None:
+            room["memory"] = int(limits.memory_gib * 2**30)
+        job = ray.remote(**room)(do_isolated)
+        pending = {job.remote(place, limits.model_dump(), threads): place for place in places}
+        while pending:
+            (ended, *_), _ = ray.wait(list(pending), num_returns=1)
+            place = pending.pop(ended)
+            try:
+                yield place, ray.get(ended)
+            except ray.exceptions.RayError as fault:  # the machine is gone, and with it the process
+                yield place, {"reason": "its machine was lost", "said": str(fault).splitlines()[0], "seconds": None}
+    finally:
+        ray.shutdown()

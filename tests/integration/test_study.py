@@ -1,0 +1,113 @@
+"""The example study on a tiny model: from the command line to tables and page, through a kill, a failure, a resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+EXAMPLE = Path(__file__).parents[2] / "examples/study.yaml"
+FILES = ("study.json", "study.html", "table.md", "table.csv", "table.tex")
+
+
+@pytest.fixture(scope="module")
+def command(tiny_model, tiny_data):
+    changes = [f"models.0.path={tiny_model}", f"tasks.0.data={tiny_data()}", "timing.rounds=6", "threads=1",
+               "rows.0.label=eight", "teacher.learning_rate=2e-3", "teacher.epochs=4"]  # fmt: skip
+    return [sys.executable, "-m", "bertpress", "study", str(EXAMPLE), *(f"--set={change}" for change in changes)]
+
+
+def wait_for(condition, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def finished(command, tmp_path_factory):
+    """A study that was killed after its first run, then resumed; the folder and what was there at the kill."""
+    out = tmp_path_factory.mktemp("study") / "out"
+    process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, start_new_session=True)
+    runs = out / "runs/minilm-l6/mine"
+    wait_for(lambda: (runs / "eight-0/entry.json").is_file() and (runs / "fewer-heads-0/log.txt").is_file(), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = {path: path.stat().st_mtime_ns for path in (runs / "eight-0").glob("entry.json")}
+    done = subprocess.run(
+        [*command, "--out", str(out), "--resume", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out, kept, json.loads(done.stdout)
+
+
+def test_finished_runs_are_kept(finished):
+    _, kept, _ = finished
+    assert kept
+    for path, changed in kept.items():
+        assert path.stat().st_mtime_ns == changed
+
+
+def test_no_process_outlives_a_killed_study(finished):
+    out, *_ = finished
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert f"bertpress.study.worker {out}" not in found
+
+
+def test_everything_is_written(finished):
+    out, _, study = finished
+    assert json.loads((out / "study.json").read_text(encoding="utf-8")) == study
+    for name in FILES:
+        assert (out / name).stat().st_size > 100
+    assert study["failures"] == []
+    assert [entry["label"] for entry in study["entries"]] == ["eight", "fewer heads", "students of several teachers"]
+    for entry in study["entries"]:
+        place = out / entry["folder"]
+        assert (place / "report.html").is_file()
+        assert sorted(path.name for path in (place / "run").iterdir() if path.is_dir()) == ["model"]
+        assert {"drop", "speedup", "peak_memory_bytes", "breakdown"} <= entry["artifact"].keys()
+        assert len(entry["artifact"]["speedup_samples"]) == 6
+
+
+def test_published_and_measured_rows_alternate(finished):
+    _, _, study = finished
+    shown = [(line["method"], line["origin"]) for line in study["table"]]
+    assert shown == [
+        ("BERT-base", "published"), ("minilm-l6", "measured"), ("MKD", "published"),
+        ("students of several teachers", "measured"), ("eight", "measured"), ("fewer heads", "measured"),
+    ]  # fmt: skip
+    assert len(study["claims"]) >= 30
+    assert {front["cost"] for front in study["fronts"]} == {"size", "latency"}
+    size = next(front for front in study["fronts"] if front["cost"] == "size")
+    assert not all(point["dominated"] for point in size["points"])
+
+
+def test_a_finished_study_is_not_begun_again(finished, command):
+    out, *_ = finished
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {out}: holds a run already; add --resume to go on with it, or choose another --out\n"
+
+
+def test_failures_are_written_down_and_gone_round(command, finished, tmp_path):
+    out, *_ = finished
+    words = [
+        "--set",
+        "limits.memory_gib=0.05",
+        "--set",
+        f"models.0.teachers={{mine: {out}/teachers/minilm-l6/mine/run}}",
+    ]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "no run came to its end; teacher of minilm-l6 for mine: held 0." in done.stderr
+    failure = json.loads((tmp_path / "out/runs/minilm-l6/mine/eight-0/failure.json").read_text(encoding="utf-8"))
+    assert failure["reason"] == "has no teacher"
+    assert os.listdir(tmp_path / "out/runs/minilm-l6/mine")  # noqa: PTH208
