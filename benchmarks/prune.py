@@ -43,6 +43,29 @@ ROWS: dict[str, Row] = {
     "movement from labels, 10 %": Row(
         "movement", {"stages.0.use.0.keep": 0.1, "stages.0.use.1.alpha": 0.0}, "pretrained"
     ),
+    # longer than the others, as the paper's claim is about what a long run learns
+    "magnitude from pre-trained, 10 %, the whole split": Row(
+        "magnitude",
+        {
+            "stages.0.use.0.keep": 0.1,
+            "stages.0.train.learning_rate": 1.0e-4,
+            "stages.0.train.max_steps": None,
+            "stages.0.train.epochs": 2,
+        },
+        "pretrained",
+        tasks=("sst2",),
+    ),
+    "movement from labels, 10 %, the whole split": Row(
+        "movement",
+        {
+            "stages.0.use.0.keep": 0.1,
+            "stages.0.use.1.alpha": 0.0,
+            "stages.0.train.max_steps": None,
+            "stages.0.train.epochs": 2,
+        },
+        "pretrained",
+        tasks=("sst2",),
+    ),
     "magnitude, 10 %": Row("magnitude", {"stages.0.use.0.keep": 0.1, "stages.0.train.learning_rate": 1.0e-4}),
     "movement, 50 %": Row("movement", {"stages.0.use.0.keep": 0.5}, "pretrained"),
     "movement, 10 %": Row("movement", {"stages.0.use.0.keep": 0.1}, "pretrained"),
