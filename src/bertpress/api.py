@@ -201,6 +201,8 @@ def evaluate(
     threads: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    speed: float | None = None,
+    max_drop: float | None = None,
     command: str = "",
     **options: Unpack[TaskOptions],
 ) -> dict[str, Any]:
@@ -216,6 +218,8 @@ def evaluate(
         threads: of the engine; all cores when None.
         limit: score at most so many rows.
         seed: of the bootstrap.
+        speed: of early exits; see :meth:`bertpress.artifact.Artifact.predict`.
+        max_drop: likewise.
         command: kept in the result.
         **options: changes to the task.
 
@@ -235,6 +239,8 @@ def evaluate(
         limit=limit,
         seed=seed,
         metric=own_metric,
+        speed=speed,
+        max_drop=max_drop,
     )
     plain = {name: score.model_dump(mode="json") for name, score in scores.items()}
     return {
@@ -257,9 +263,13 @@ def predict(
     engine: Engine = "torch",
     batch_size: int = 32,
     threads: int | None = None,
+    speed: float | None = None,
+    max_drop: float | None = None,
 ) -> Iterator[Any]:
     """Answer texts as they come; see :meth:`bertpress.artifact.Artifact.predict`."""
-    return opened(artifact).predict(texts, engine=engine, batch_size=batch_size, threads=threads)
+    return opened(artifact).predict(
+        texts, engine=engine, batch_size=batch_size, threads=threads, speed=speed, max_drop=max_drop
+    )
 
 
 def export(

@@ -14,6 +14,7 @@ from bertpress.options import (
     Id2Label,
     Json,
     LabelColumn,
+    MaxDrop,
     MaxLength,
     Metric,
     Model,
@@ -26,6 +27,7 @@ from bertpress.options import (
     RunsOn,
     Seed,
     Set,
+    Speed,
     Target,
     Task,
     TextColumns,
@@ -225,6 +227,8 @@ def evaluate(
     metric: Metric = None,
     id2label: Id2Label = None,
     limit: Annotated[int | None, Option("--limit", min=1, help="Score at most so many rows.")] = None,
+    speed: Speed = None,
+    max_drop: MaxDrop = None,
     seed: Seed = 0,
     threads: Threads = None,
     json_: Json = False,
@@ -242,6 +246,8 @@ def evaluate(
         threads=threads,
         limit=limit,
         seed=seed,
+        speed=speed,
+        max_drop=max_drop,
         command=command_line(),
         **_options(text_columns, label_column, max_length, id2label, False, None),
     )
@@ -259,6 +265,8 @@ def bench(
     text_columns: TextColumns = None,
     max_length: MaxLength = None,
     rounds: Annotated[int, Option("--rounds", min=1, help="Blocks of texts timed with each.")] = 25,
+    speed: Speed = None,
+    max_drop: MaxDrop = None,
     seed: Seed = 0,
     threads: Threads = None,
     json_: Json = False,
@@ -279,6 +287,8 @@ def bench(
         threads=threads,
         rounds=rounds,
         seed=seed,
+        speed=speed,
+        max_drop=max_drop,
         command=command_line(),
         progress=meter("timing"),
         **_options(text_columns, None, max_length, None, False, None),
@@ -292,6 +302,8 @@ def predict(
     artifact: ArtifactPath,
     engine: RunsOn = "torch",
     batch: Annotated[int, Option("--batch", min=1, help="Texts that are read before the first is answered.")] = 32,
+    speed: Speed = None,
+    max_drop: MaxDrop = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> Answer:
@@ -304,7 +316,9 @@ def predict(
 
     opened = api.load(artifact)
     lines = texts_from(sys.stdin, opened.task)
-    answers = api.predict(opened, lines, engine=engine, batch_size=batch, threads=threads)
+    answers = api.predict(
+        opened, lines, engine=engine, batch_size=batch, threads=threads, speed=speed, max_drop=max_drop
+    )
     objects: Iterator[Any] = (one if isinstance(one, dict) else {"words": one} for one in answers)
     if json_:
         return Answer({"artifact": str(opened.path), "engine": engine, "predictions": list(objects)})

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from bertpress import tasks
 from bertpress.artifact import Artifact
+from bertpress.artifact.exits import described
 from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
 from bertpress.encoder.imports import Loaded
 from bertpress.engines import load_engine
+from bertpress.engines.staged import Staged
 from bertpress.errors import ModelError
 from bertpress.export.parity import parity
 from bertpress.measure.bench import Candidate, interleave
@@ -101,6 +103,7 @@ def measure(
             "metrics": figures["metrics"],
             "drop": drop.model_dump(mode="json"),
             "parity": figures["parity"],
+            **({"exits": exits} if (exits := figures.get("exits")) else {}),
         }
     first = found["baseline", "torch"]
     return {
@@ -117,6 +120,7 @@ def measure(
             "name": request.recipe.name,
             **shape_of(pressed, tokens),
             "storage": stored_bits(pressed.path / WEIGHTS),
+            **({"exit_curve": pressed.manifest.exits} if pressed.manifest.exits else {}),
             "engines": rows,
         },
     }
@@ -175,12 +179,21 @@ def scores(request: Request, data: Data, made: Artifact, engine: str, truth: lis
     answers = tasks.predictions(data.task, encoded, logits)
     values = tasks.score(data.task, answers, truth, seed=request.seed, metric=request.metric)
     plain = {name: value.model_dump(mode="json") for name, value in values.items()}
+    exits = None
+    if isinstance(runner, Staged):
+        exits = described(
+            made.blueprint,
+            runner.left.tolist(),
+            runner.speed,
+            tokens=round(sum(encoded.lengths) / len(encoded.lengths)),
+        )
     agreement = None if engine == "torch" else _parity(request, data, made, engine)
     return {
         "predictions": answers,
         "metric": next(iter(plain.values())),
         "metrics": plain,
         "parity": agreement,
+        "exits": exits,
     }
 
 

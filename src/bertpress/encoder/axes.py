@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bertpress.encoder.blueprint import Blueprint
+from bertpress.encoder.blueprint import Blueprint, LayerSpec
 
 
 def hidden_obstacle(blueprint: Blueprint) -> str | None:
@@ -36,6 +36,13 @@ def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, .
     if not unit.startswith("layers."):
         return ()
     layer, part = blueprint.layers[int(unit.split(".")[1])], unit.split(".", 2)[2]
+    if layer.exit is not None and part.startswith("exit."):
+        in_head = _head_axes(blueprint, part.removeprefix("exit."), both, rows, columns)
+        return in_head if layer.exit.kind != "branch" else columns if part == "exit.narrow.weight" else ()
+    return _layer_axes(layer, part, rows, columns)
+
+
+def _layer_axes(layer: LayerSpec, part: str, rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
     if layer.bottleneck is None:
         closes = part.startswith(("attention.output.", "attention.norm.")) or ".outer." in part or ".norm." in part
         if closes:

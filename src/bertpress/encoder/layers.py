@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bertpress.encoder.attention import SelfAttention
 from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec
+from bertpress.encoder.exits import make_exit
 from bertpress.encoder.mixers import make_mixer
 from bertpress.encoder.overwrite import activate, close
 from bertpress.encoder.slots import Bias, Slot, Tape, make_norm
@@ -139,6 +140,7 @@ class EncoderLayer(nn.Module):
                 FeedForward(width, size, spec.activation, norm(size), dropout) for width in spec.ffn
             )
             self.widen = Projection(size, hidden, norm(hidden)) if neck else None
+        self.exit = make_exit(spec.exit, blueprint)
 
     def networks(self) -> list[FeedForward]:
         """The stacked feed-forward networks that this layer owns."""

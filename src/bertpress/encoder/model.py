@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,22 +54,48 @@ class Encoder(nn.Module):
         mask = additive_mask(attention_mask, hidden.dtype)
         if self.shortening is not None:
             hidden, mask = self.shortening.shorten(hidden, mask)
-        bias = None if self.relative is None else self.relative(torch.arange(hidden.shape[1], device=hidden.device))
         tape.put("hidden_states", hidden)
-        before = hidden
-        for layer in self.plan(self):
-            spec = layer.spec
-            after = layer(
-                hidden,
-                mask if bias is None or spec.mixer else _add(_of_heads(bias, spec.attention.heads), mask),
-                tape,
-                before,
-                None if spec.attention_from is None else self.layers[spec.attention_from],
-                None if spec.ffn_from is None else self.layers[spec.ffn_from],
-            )
-            before, hidden = hidden, after
-            tape.put("hidden_states", hidden)
+        hidden = through(self.plan(self), self.layers, self.relative, hidden, attention_mask, mask, tape)
         return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
+
+
+def through(
+    layers: Iterable[EncoderLayer],
+    owners: Any,
+    relative: RelativeBias | None,
+    hidden: Tensor,
+    attention_mask: Tensor | None,
+    mask: Tensor | None,
+    tape: Tape,
+) -> Tensor:
+    """Run some layers of an encoder, (batch, tokens, hidden) to the same shape.
+
+    Args:
+        layers: in the order in which they run.
+        owners: the layers whose weights they may share, by number.
+        relative: the bias of all of them.
+        hidden: what enters the first.
+        attention_mask: (batch, tokens), 1 and 0, for what pools.
+        mask: the same as :func:`additive_mask` gives it.
+        tape: takes what was asked for.
+    """
+    bias = None if relative is None else relative(torch.arange(hidden.shape[1], device=hidden.device))
+    before = hidden
+    for layer in layers:
+        spec = layer.spec
+        after = layer(
+            hidden,
+            mask if bias is None or spec.mixer else _add(_of_heads(bias, spec.attention.heads), mask),
+            tape,
+            before,
+            None if spec.attention_from is None else owners[spec.attention_from],
+            None if spec.ffn_from is None else owners[spec.ffn_from],
+        )
+        before, hidden = hidden, after
+        tape.put("hidden_states", hidden)
+        if layer.exit is not None and tape.wants("exits"):
+            tape.put("exits", layer.exit(hidden, attention_mask, mask))
+    return hidden
 
 
 def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -224,6 +250,7 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         wanted = set(capture)
         wanted |= {"hidden_states"} if output_hidden_states else set()
         wanted |= {"attentions"} if output_attentions else set()
+        wanted |= {"exits"} if self.blueprint.exit is not None else set()
         tape = Tape(frozenset(wanted))
         if self.blueprint.head is not None and self.blueprint.head.siamese:
             pad = self.blueprint.embeddings.pad_id

@@ -74,7 +74,7 @@ class Tape:
     Names: ``hidden_states`` (the embeddings' output first); of each attention with heads ``queries``, ``keys``,
     ``values``, ``scores``, ``attentions``, ``contexts`` (what each head gathers) and ``attention_outputs``; of each
     feed-forward network with neurons ``ffn_inner`` and ``ffn_outer``.  The last three are what a matrix gives, before
-    activation, residual and norm.
+    activation, residual and norm.  ``exits``: the logits of each layer's exit.
     """
 
     TOKEN_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {
@@ -88,6 +88,7 @@ class Tape:
         "attention_outputs": (1,),
         "ffn_inner": (1,),
         "ffn_outer": (1,),
+        "exits": (),
     }
     NAMES = frozenset(TOKEN_AXES)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -13,20 +13,30 @@ from bertpress.errors import EngineError
 
 Array: TypeAlias = NDArray[Any]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SEGMENT = "exit-{}"
+"""Name, without its ending, of the file of the segment in front of an exit; they are numbered from 0."""
+
+
+class Part(Protocol):
+    """A loaded graph, or a stretch of a model: arrays in, arrays out.
+
+    Attributes:
+        inputs: names of what it reads.
+    """
+
+    inputs: tuple[str, ...]
+
+    def run(self, arrays: Mapping[str, Array]) -> list[Array]:
+        """Run one batch; arrays that are not read may be there, and outputs are the caller's to keep."""
+
+    def file_bytes(self) -> int:
+        """Bytes of the files that were loaded."""
 
 
 class Engine(Protocol):
     """One loaded model.  Not for several threads of the caller at once."""
 
     name: ClassVar[str]
-
-    @classmethod
-    def load(cls, folder: Path, threads: int | None = None) -> Engine:
-        """Load the model of ``folder``, to run on so many threads (None: all cores).
-
-        Raises:
-            EngineError: the package is missing, or the folder has no file for this engine.
-        """
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """Run one padded batch.
@@ -41,6 +51,26 @@ class Engine(Protocol):
 
     def file_bytes(self) -> int:
         """Bytes of the files that were loaded."""
+
+
+class Loader(Protocol):
+    """How an engine loads a model folder."""
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> Engine:
+        """Load the model of ``folder``, to run on so many threads (None: all cores).
+
+        Raises:
+            EngineError: the package is missing, or the folder has no file for this engine.
+        """
+
+    @classmethod
+    def load_parts(cls, folder: Path, threads: int | None = None) -> Sequence[Part]:
+        """Load the segments of a model with early exits, in order.
+
+        Raises:
+            EngineError: as for :meth:`load`.
+        """
 
 
 def inputs_of(batch: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:
@@ -69,6 +99,18 @@ def checked_threads(threads: int | None) -> int | None:
     if threads is not None and threads < 1:
         raise EngineError(f"threads={threads} must be at least 1")
     return threads
+
+
+def segment_files(folder: Path, kind: str, ending: str) -> list[Path]:
+    """The files of all segments, in order.
+
+    Raises:
+        EngineError: there are none; the message says how to make them.
+    """
+    found = [exported_file(folder, kind, SEGMENT.format(0) + ending)]
+    while (path := folder / kind / (SEGMENT.format(len(found)) + ending)).is_file():
+        found.append(path)
+    return found
 
 
 def exported_file(folder: Path, kind: str, name: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bertpress.engines.base import INPUTS, Array, checked_threads, exported_file, inputs_of
+from bertpress.engines.base import INPUTS, SEGMENT, Array, checked_threads, exported_file, inputs_of, segment_files
 from bertpress.errors import EngineError
 
 
@@ -36,35 +36,48 @@ class OpenVINO:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._path, self._tensor = path, openvino.Tensor
+        own = path.with_suffix(".bin")
+        self._weights = own if own.is_file() else path.with_name("model.bin")  # which all segments read
         with path.open("rb") as file:
             if not file.read(64).lstrip().startswith(b"<?xml"):  # else OpenVINO loads a reader for every other format
                 raise EngineError(f"{path}: OpenVINO cannot load it (it is no XML)")
         try:
             with same_signal_stack():
-                self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+                core = openvino.Core()
+                graph = path if self._weights == path.with_suffix(".bin") else core.read_model(path, self._weights)
+                self._compiled = core.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
         known = {port.any_name for port in self._compiled.inputs}
-        self._inputs = tuple(name for name in INPUTS if name in known)
+        self.inputs = tuple(name for name in (*INPUTS, "hidden") if name in known)
         self._request = self._compiled.create_infer_request()
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OpenVINO:
-        """See :class:`bertpress.engines.base.Engine`."""
+        """See :class:`bertpress.engines.base.Loader`."""
         return cls(exported_file(folder, "openvino", "model.xml"), checked_threads(threads))
+
+    @classmethod
+    def load_parts(cls, folder: Path, threads: int | None = None) -> list[OpenVINO]:
+        """See :class:`bertpress.engines.base.Loader`."""
+        return [cls(path, checked_threads(threads)) for path in segment_files(folder, "openvino", ".xml")]
+
+    def run(self, arrays: Mapping[str, Array]) -> list[Array]:
+        """See :class:`bertpress.engines.base.Part`."""
+        for name in self.inputs:
+            self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
+        self._request.infer()
+        return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""
-        arrays = inputs_of(batch, self._inputs)
-        for name, array in arrays.items():
-            self._request.set_tensor(name, self._tensor(array, shared_memory=True))
-        self._request.infer()
-        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+        return self.run(inputs_of(batch, self.inputs))[0]
 
     def file_bytes(self) -> int:
-        """The graph and its weights."""
-        return self._path.stat().st_size + self._path.with_suffix(".bin").stat().st_size
+        """The graph and its weights; those that segments share count with the first."""
+        shared = self._path.stem not in ("model", SEGMENT.format(0))
+        return self._path.stat().st_size + (0 if shared else self._weights.stat().st_size)
 
 
 EngineClass = OpenVINO

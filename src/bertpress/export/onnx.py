@@ -1,4 +1,8 @@
-"""To ONNX: ``onnx/model.onnx``, integers as integers (QuantizeLinear / DequantizeLinear), any batch and length."""
+"""To ONNX: ``onnx/model.onnx``, integers as integers (QuantizeLinear / DequantizeLinear), any batch and length.
+
+Beside the graph of a model with early exits lie those of its segments, ``exit-0.onnx`` and so on; the weights of all
+lie in ``model.onnx.data``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ import torch
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.quantizers import ONNX_OPSET, onnx_mode
 from bertpress.errors import EngineError
-from bertpress.export.tracing import Exportable, quiet, write_metadata
+from bertpress.export.sharing import Constants, share_onnx
+from bertpress.export.tracing import Exportable, exportables, quiet, write_metadata
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +45,24 @@ def export(model: BertpressPreTrainedModel, folder: Path, *, metadata: Mapping[s
     except ImportError as error:
         raise EngineError(f"export to onnx: {error.name} not installed; pip install 'bertpress[onnx]'") from None
 
-    traced = Exportable(model)
-    onnx_mode(traced)
+    target = folder / "onnx"
+    target.mkdir(parents=True, exist_ok=True)
+    write_metadata(model, target, metadata)
+    path, found = target / "model.onnx", exportables(model)
+    onnx_mode(found["model"])
+    constants = Constants(path.with_name(f"{path.name}.data")) if len(found) > 1 else None
+    for name, traced in found.items():
+        graph = _graph(traced)
+        if constants is not None:
+            share_onnx(graph.graph, constants)
+        external = graph.ByteSize() > LARGEST_FILE_BYTES
+        location = f"{path.name}.data" if external else None
+        onnx.save(graph, target / f"{name}.onnx", save_as_external_data=external, location=location)
+    return path
+
+
+def _graph(traced: Exportable) -> onnx.ModelProto:
+    """The graph of what is traced."""
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
     with quiet():
         program = torch.onnx.export(
@@ -50,27 +71,21 @@ def export(model: BertpressPreTrainedModel, folder: Path, *, metadata: Mapping[s
             dynamo=True,
             dynamic_shapes={"inputs": (sizes,) * len(traced.inputs)},
             input_names=traced.inputs,
-            output_names=[traced.output],
+            output_names=traced.outputs,
             opset_version=ONNX_OPSET,
             verbose=False,
         )
     assert program is not None
     graph = program.model_proto
     fold_transposes(graph.graph)
-    if model.blueprint.activation_scales == "dynamic":
+    if traced.shape.activation_scales == "dynamic":
         scale_products(graph.graph)
     look_up_integers(graph.graph)
     drop_unused(graph.graph)
     del graph.metadata_props[:]
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces of this machine, a tenth of a small file
-    target = folder / "onnx"
-    target.mkdir(parents=True, exist_ok=True)
-    write_metadata(model, target, metadata)
-    path = target / "model.onnx"
-    external = graph.ByteSize() > LARGEST_FILE_BYTES
-    onnx.save(graph, path, save_as_external_data=external, location=f"{path.name}.data" if external else None)
-    return path
+    return graph
 
 
 def fold_transposes(graph: onnx.GraphProto) -> int:

@@ -1,4 +1,8 @@
-"""To OpenVINO: ``openvino/model.xml`` and ``model.bin``, integers as integers, any batch and length."""
+"""To OpenVINO: ``openvino/model.xml`` and ``model.bin``, integers as integers, any batch and length.
+
+Beside the graph of a model with early exits lie those of its segments, ``exit-0.xml`` and so on, which read the same
+``model.bin``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import torch
 
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import EngineError
-from bertpress.export.tracing import Exportable, quiet, write_metadata
+from bertpress.export.sharing import share_openvino
+from bertpress.export.tracing import Exportable, exportables, quiet, write_metadata
 
 
 def export(
@@ -39,26 +44,38 @@ def export(
     except ImportError:
         raise EngineError("export to openvino: not installed; pip install 'bertpress[openvino]'") from None
 
-    traced = Exportable(model)
-    with quiet():
-        # traced here, since the converter's own tracing runs the model three more times to check itself
-        script = torch.jit.trace(traced, traced.example(), check_trace=False)
-        graph = openvino.convert_model(script)
-    for port, name in zip(graph.inputs, traced.inputs, strict=True):
-        port.get_tensor().set_names({name})
-        port.get_node().set_friendly_name(name)
-        port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
-    graph.outputs[0].get_tensor().set_names({traced.output})
-    look_up_integers(graph)
-    if model.blueprint.activation_scales == "dynamic":
-        scale_products(graph)
-    graph.validate_nodes_and_infer_types()
     target = folder / "openvino"
     target.mkdir(parents=True, exist_ok=True)
     write_metadata(model, target, metadata)
-    path = target / "model.xml"
-    openvino.save_model(graph, path, compress_to_fp16=half)
-    return path
+    paths = []
+    for name, traced in exportables(model).items():
+        paths.append(target / f"{name}.xml")
+        openvino.save_model(_graph(traced), paths[-1], compress_to_fp16=half)
+    if len(paths) > 1:
+        share_openvino(paths)
+    return paths[0]
+
+
+def _graph(traced: Exportable) -> Any:
+    """The graph of what is traced."""
+    import openvino
+
+    example = traced.example()
+    with quiet():
+        # traced here, since the converter's own tracing runs the model three more times to check itself
+        script = torch.jit.trace(traced, example, check_trace=False)
+        graph = openvino.convert_model(script)
+    for port, name, tensor in zip(graph.inputs, traced.inputs, example, strict=True):
+        port.get_tensor().set_names({name})
+        port.get_node().set_friendly_name(name)
+        port.get_node().set_partial_shape(openvino.PartialShape([-1, -1, *tensor.shape[2:]]))
+    for port, name in zip(graph.outputs, traced.outputs, strict=True):
+        port.get_tensor().set_names({name})
+    look_up_integers(graph)
+    if traced.shape.activation_scales == "dynamic":
+        scale_products(graph)
+    graph.validate_nodes_and_infer_types()
+    return graph
 
 
 def scale_products(graph: Any) -> int:

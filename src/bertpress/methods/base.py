@@ -43,6 +43,7 @@ class Trait(Enum):
     NARROW = "fewer heads, neurons or hidden dimensions"
     INT8 = "8-bit integers"
     SPARSE = "zeros among its weights"
+    EXITS = "early exits"
 
 
 @dataclass
