@@ -256,20 +256,9 @@ def evaluate(
     }
 
 
-def predict(
-    artifact: str | Path | Artifact,
-    texts: Iterable[Any],
-    *,
-    engine: Engine = "torch",
-    batch_size: int = 32,
-    threads: int | None = None,
-    speed: float | None = None,
-    max_drop: float | None = None,
-) -> Iterator[Any]:
-    """Answer texts as they come; see :meth:`bertpress.artifact.Artifact.predict`."""
-    return opened(artifact).predict(
-        texts, engine=engine, batch_size=batch_size, threads=threads, speed=speed, max_drop=max_drop
-    )
+def predict(artifact: str | Path | Artifact, texts: Iterable[Any], **options: Any) -> Iterator[Any]:
+    """Answer texts as they come; arguments as for :meth:`bertpress.artifact.Artifact.predict`."""
+    return opened(artifact).predict(texts, **options)
 
 
 def export(

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from bertpress.encoder.blueprint import Blueprint
-from bertpress.encoder.model import BertpressPreTrainedModel, additive_mask, through
+from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.passing import additive_mask, through
 from bertpress.encoder.slots import Tape
 
 

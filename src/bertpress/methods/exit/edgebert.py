@@ -38,7 +38,7 @@ def fit_table(speed: float, unsure: Array, layers: Array, *, bins: int, conserva
         bins: equally full ones, at most.
         conservative: the latest layer in each bin; otherwise the mean, rounded.
     """
-    edges = np.unique(np.quantile(unsure, np.arange(1, bins) / bins)) if bins > 1 else np.empty(0)
+    edges = np.unique(np.quantile(unsure, np.arange(1, bins) / bins, method="higher")) if bins > 1 else np.empty(0)
     edges = edges[edges > unsure.min()]  # so that every bin holds a text
     places = np.searchsorted(edges, unsure, side="right")
     inside = [layers[places == place] for place in range(len(edges) + 1)]
