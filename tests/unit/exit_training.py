@@ -16,6 +16,11 @@ def step_of(method, model, ctx, given):
     return total(method.objectives(ctx), Step(given, model(**inputs), None, ctx.task, ctx.state))[0]
 
 
+def value_of(*args):
+    """That loss as a number."""
+    return float(step_of(*args).detach())
+
+
 def train(method, steps=8, *, given=batch, ctx=None, model=None):
     """The model before, with fresh exits, and after ``steps`` updates."""
     ctx = ctx or context()
