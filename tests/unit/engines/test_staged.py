@@ -5,7 +5,7 @@ import pytest
 import torch
 from exit_models import texts, tiny
 
-from bertpress import engines
+from bertpress import artifact, engines
 from bertpress.encoder.blueprint import ExitRule
 from bertpress.encoder.leaving import chosen_exits
 from bertpress.encoder.segments import segments
@@ -14,6 +14,8 @@ from bertpress.engines.torch import Torch, TorchSegment
 from bertpress.errors import EngineError
 from bertpress.export import onnx, openvino
 from bertpress.measure.size import size
+from bertpress.methods.base import Context
+from bertpress.methods.quantize.int8 import Int8
 
 CASES = {
     "pairs": {"kind": "pooled"},
@@ -119,6 +121,16 @@ def exported(tmp_path_factory):
         return made[case]
 
     return of
+
+
+def test_integers_leave_where_their_simulation_does(tmp_path):
+    ctx = Context(task=None, tokenizer=None, seed=0, calibration=lambda count: [texts(count, seed=1)])
+    pressed = artifact.save(Int8(examples=64).finish(tiny(), ctx), None, None, tmp_path / "int8")
+    pressed.export("openvino")
+    batch = texts(rows=12)
+    for speed in (0.0, mixed_speed(pressed.model, batch)):
+        found = engines.load_engine("openvino", pressed.path, 1, speed=speed).logits(batch)
+        assert np.abs(found - staged(pressed.model, speed).logits(batch)).max() < 0.05
 
 
 ONNX = pytest.param("onnxruntime", marks=pytest.mark.slow)  # five graphs, which its exporter takes seconds for
