@@ -53,7 +53,7 @@ class Exportable(nn.Module):
 
 
 class ExportableSegment(Exportable):
-    """A segment of a model; ``hidden`` goes from each to the next."""
+    """A segment of a model; ``next_hidden`` of each is ``hidden`` of the next."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Tensors in the order of ``inputs``."""
@@ -76,7 +76,7 @@ def exportables(model: BertpressPreTrainedModel) -> dict[str, Exportable]:
         output = "last_hidden_state"
     found = {"model": Exportable(copy, shape, input_names(shape), (output,))}
     for number, part in enumerate(segments(copy) if shape.exit is not None else ()):
-        outputs = ("logits", "hidden") if part.head is None else ("logits",)
+        outputs = ("logits", "next_hidden") if part.head is None else ("logits",)
         found[SEGMENT.format(number)] = ExportableSegment(part, shape, part.inputs, outputs)
     return found
 

@@ -101,6 +101,11 @@ def test_patience_by_hand(labels, streak, layer):
     assert EXITS[chosen_exits(PATIENCE, speed, EXITS, said(labels))[0]] == layer
 
 
+def test_disagreement_starts_the_count_anew():
+    exits, labels = (1, 2, 3, 4, 5, 6), [0, 0, 1, 1, 1, 0]  # counts 0, 1, 0, 1, 2
+    assert exits[chosen_exits(PATIENCE, 4 / 6, exits, said(labels))[0]] == 5
+
+
 def test_patience_with_scores():
     scores = np.array([[[1.0], [1.4], [2.0], [2.1]]])
     rule = ExitRule(criterion="patience", tolerance=0.5)
