@@ -130,7 +130,10 @@ def test_integers_leave_where_their_simulation_does(tmp_path):
     batch = texts(rows=12)
     for speed in (0.0, mixed_speed(pressed.model, batch)):
         found = engines.load_engine("openvino", pressed.path, 1, speed=speed).logits(batch)
-        assert np.abs(found - staged(pressed.model, speed).logits(batch)).max() < 0.05
+        expected = staged(pressed.model, speed).logits(batch)
+        apart = np.abs(found - expected).max(1)  # a value beside a boundary may round to the other side: in few rows
+        assert np.median(apart) < 1e-4
+        assert (found.argmax(1) == expected.argmax(1)).all()
 
 
 ONNX = pytest.param("onnxruntime", marks=pytest.mark.slow)  # five graphs, which its exporter takes seconds for
