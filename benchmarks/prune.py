@@ -16,12 +16,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from comparison import Row, arguments, compare, markdown, place_of, save, scored, teacher_of, time_all, timed, timing_of
+from comparison import (
+    Row,
+    arguments,
+    compare,
+    int8_of,
+    markdown,
+    place_of,
+    save,
+    scored,
+    teacher_of,
+    time_all,
+    timed,
+    timing_of,
+)
 
-from bertpress import artifact, tasks
+from bertpress import artifact
 from bertpress.measure.environment import usable_cores
-from bertpress.recipe import Recipe
-from bertpress.runner import Request, press
 
 TASKS = ("sst2", "ag_news")
 
@@ -106,20 +117,13 @@ ROWS: dict[str, Row] = {
 }
 
 
-def integers(model: Path, task: str, options: argparse.Namespace, place: Path) -> Path:
-    """The model with 8-bit weights and activations, exported to OpenVINO."""
-    recipe = Recipe.load("int8", profile="small", overrides=['export=["openvino"]'])
-    request = Request(model, recipe, tasks.resolve(task), place, options.data, resume=(place / "run.json").is_file())
-    return press(request).artifact.path
-
-
 def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     """Ratios of the teacher's latency to the artifact's on OpenVINO, both float32, and both int8."""
     place = place_of(options, name, task, 0)
     pair = {"teacher": teacher_of(task, options.teachers), "artifact": place / "model"}
     found = {"float32": timed(pair, task, options.data, options.threads)}
     roots = {"teacher": options.out / task / "teacher-int8", "artifact": place / "int8"}
-    pair = {which: integers(folder, task, options, roots[which]) for which, folder in pair.items()}
+    pair = {which: int8_of(folder, task, options, roots[which]) for which, folder in pair.items()}
     return found | {"int8": timed(pair, task, options.data, options.threads)}
 
 

@@ -204,6 +204,8 @@ def evaluate(
     threads: int | None = None,
     limit: int | None = None,
     seed: int = 0,
+    speed: float | None = None,
+    max_drop: float | None = None,
     command: str = "",
     **options: Unpack[TaskOptions],
 ) -> dict[str, Any]:
@@ -219,6 +221,8 @@ def evaluate(
         threads: of the engine; all cores when None.
         limit: score at most so many rows.
         seed: of the bootstrap.
+        speed: of early exits; see :meth:`bertpress.artifact.Artifact.predict`.
+        max_drop: likewise.
         command: kept in the result.
         **options: changes to the task.
 
@@ -238,6 +242,8 @@ def evaluate(
         limit=limit,
         seed=seed,
         metric=own_metric,
+        speed=speed,
+        max_drop=max_drop,
     )
     plain = {name: score.model_dump(mode="json") for name, score in scores.items()}
     return {

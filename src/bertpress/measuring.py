@@ -40,6 +40,8 @@ def bench(
     threads: int | None = None,
     rounds: int = 25,
     seed: int = 0,
+    speed: float | None = None,
+    max_drop: float | None = None,
     command: str = "",
     progress: Progress | None = None,
     **options: Unpack[TaskOptions],
@@ -55,6 +57,8 @@ def bench(
         threads: of every engine; all cores when None.
         rounds: blocks of texts that are timed with each candidate.
         seed: of the choice of texts.
+        speed: of artifacts with early exits; see :meth:`bertpress.artifact.Artifact.predict`.
+        max_drop: likewise.
         command: kept in the result.
         progress: is told (steps done, steps in all).
         **options: changes to the task.
@@ -76,7 +80,7 @@ def bench(
     texts = texts_of(named, rows.limit(TIMED_TEXTS, seed))
     candidates = [
         Candidate(str(baseline), folder, "torch"),
-        *(Candidate(str(one.path), one.path, engine) for one in made),
+        *(Candidate(str(one.path), one.path, engine, one.exit_speed(speed, max_drop)) for one in made),
     ]
     workers = threads or usable_cores()
     timed = interleave(

@@ -21,6 +21,12 @@ Seed = Annotated[int, Option("--seed", min=0, help="Decides everything random.")
 Resume = Annotated[bool, Option("--resume", help="Go on with the run in --out.")]
 Threads = Annotated[int | None, Option("--threads", min=1, help="Of whatever is timed; all cores otherwise.")]
 RunsOn = Annotated[Engine, Option("--engine", help="What runs the artifact.")]
+Speed = Annotated[
+    float | None, Option("--speed", help="Of early exits: 0 runs all layers, 1 leaves at the first exit; else its own.")
+]
+MaxDrop = Annotated[
+    float | None, Option("--max-drop", help="Instead of --speed: points that early exits may cost, by their curve.")
+]
 TextColumns = Annotated[str | None, Option("--text-columns", help="One column, or two with a comma between.")]
 LabelColumn = Annotated[str | None, Option("--label-column", help="Column of labels, scores, tags or answers.")]
 MaxLength = Annotated[int | None, Option("--max-length", help="Tokens of one input.")]

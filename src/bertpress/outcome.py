@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from bertpress import tasks
 from bertpress.artifact import Artifact
+from bertpress.artifact.exits import described
 from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
 from bertpress.encoder.imports import Loaded
 from bertpress.engines import load_engine
+from bertpress.engines.staged import Staged
 from bertpress.errors import ModelError
 from bertpress.export.parity import parity
 from bertpress.measure.bench import Candidate, interleave
@@ -138,6 +140,7 @@ def figures(
             "metrics": answered["metrics"],
             "drop": drop.model_dump(mode="json"),
             "parity": answered["parity"],
+            **({"exits": exits} if (exits := answered.get("exits")) else {}),
         }
     return {
         "baseline": {
@@ -153,6 +156,7 @@ def figures(
             "name": request.recipe.name,
             **shape_of(pressed, tokens),
             "storage": stored_bits(pressed.path / WEIGHTS),
+            **({"exit_curve": pressed.manifest.exits} if pressed.manifest.exits else {}),
             "engines": rows,
         },
     }
@@ -211,12 +215,21 @@ def scores(request: Request, data: Data, made: Artifact, engine: str, truth: lis
     answers = tasks.predictions(data.task, encoded, logits)
     values = tasks.score(data.task, answers, truth, seed=request.seed, metric=request.metric)
     plain = {name: value.model_dump(mode="json") for name, value in values.items()}
+    exits = None
+    if isinstance(runner, Staged):
+        exits = described(
+            made.blueprint,
+            runner.left.tolist(),
+            runner.speed,
+            tokens=round(sum(encoded.lengths) / len(encoded.lengths)),
+        )
     agreement = None if engine == "torch" else _parity(request, data, made, engine)
     return {
         "predictions": answers,
         "metric": next(iter(plain.values())),
         "metrics": plain,
         "parity": agreement,
+        "exits": exits,
     }
 
 

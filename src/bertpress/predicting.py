@@ -20,6 +20,8 @@ def predict(
     engine: Engine = "torch",
     batch_size: int = 32,
     threads: int | None = None,
+    speed: float | None = None,
+    max_drop: float | None = None,
     passages: str | Path | Mapping[str, str] | None = None,
     states: str | Path | None = None,
     store: Store = "float32",
@@ -33,6 +35,8 @@ def predict(
         engine: what runs the artifact.
         batch_size: texts that are read before the first is answered.
         threads: of the engine; all cores when None.
+        speed: as there; not with passages.
+        max_drop: as there; not with passages.
         passages: that the texts are about: by name, or a file; their lower states are computed once and kept.  Of a
             model whose lower layers read the two texts apart.
         states: folder where they are kept; None: beside the file, with the ending ``.states``.
@@ -45,7 +49,11 @@ def predict(
     """
     made = opened(artifact)
     if passages is None:
-        return made.predict(texts, engine=engine, batch_size=batch_size, threads=threads)
+        return made.predict(
+            texts, engine=engine, batch_size=batch_size, threads=threads, speed=speed, max_drop=max_drop
+        )
+    if speed is not None or max_drop is not None:
+        raise DataError("speed, max_drop: a model with early exits keeps no passages")
     if states is None:
         if not isinstance(passages, str | Path):
             raise DataError("states: passages in memory need a folder for their states")

@@ -27,6 +27,7 @@ from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings
 
 Say = Callable[[str], None]
+EXIT_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,10 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
         reports.append(report)
 
     pressed = save_artifact(request, folder, data, model, shared.current, baseline)
+    if pressed.blueprint.exit is not None and pressed.manifest.exits is None:
+        say("measuring what early exits cost, on rows cut from train")
+        rows = data.selection(request.seed)[1].limit(EXIT_ROWS, request.seed)
+        pressed.calibrate_exits(rows, metric=request.metric)
     for runtime in recipe.export:
         if runtime not in pressed.exports:
             say(f"exporting to {runtime}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bertpress.artifact import card, hub
 from bertpress.artifact import manifest as manifests
 from bertpress.artifact.codecs.bitmap import Bitmap
+from bertpress.artifact.exits import measure_curve, speed_for, speed_of
 from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.load import Checked, check, load_model
 from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest
@@ -55,7 +56,7 @@ class Artifact:
         self._checked = checked
         self.path = checked.folder
         self.manifest: Manifest = checked.manifest
-        self._predictors: dict[tuple[str, int | None], Predictor] = {}
+        self._predictors: dict[tuple[str, int | None, float | None], Predictor] = {}
 
     def __repr__(self) -> str:
         return f"Artifact({str(self.path)!r})"
@@ -96,7 +97,14 @@ class Artifact:
         return Task.model_validate(self.manifest.task) if self.manifest.task is not None else None
 
     def predict(
-        self, texts: Iterable[Any], *, engine: str = "torch", batch_size: int = 32, threads: int | None = None
+        self,
+        texts: Iterable[Any],
+        *,
+        engine: str = "torch",
+        batch_size: int = 32,
+        threads: int | None = None,
+        speed: float | None = None,
+        max_drop: float | None = None,
     ) -> Iterator[dict[str, Any] | list[dict[str, Any]]]:
         """Answer texts as they come, in order; memory does not grow with their number.
 
@@ -105,6 +113,8 @@ class Artifact:
             engine: torch, onnxruntime or openvino; the latter two need the export to be in the folder.
             batch_size: texts that are read before the first is answered.
             threads: of the engine; all cores when None.
+            speed: of a model with early exits, 0 (all layers) to 1 (the first exit); None: the artifact's own.
+            max_drop: instead of the speed, the points that it may cost by the stored curve.
 
         Yields:
             classification ``{"label", "score", "scores"}`` (several labels: ``{"labels", "scores"}``); regression
@@ -115,7 +125,7 @@ class Artifact:
             DataError: an entry is not of the task's form; the message has its number.
             EngineError: the engine is not installed or cannot run this artifact.
         """
-        return self._predictor(engine, threads).stream(texts, batch_size)
+        return self._predictor(engine, threads, speed, max_drop).stream(texts, batch_size)
 
     def reader(
         self,
@@ -159,6 +169,8 @@ class Artifact:
         limit: int | None = None,
         seed: int = 0,
         metric: UserMetric | None = None,
+        speed: float | None = None,
+        max_drop: float | None = None,
     ) -> "dict[str, Score]":
         """Score the artifact on labelled rows; the first entry is the primary metric.
 
@@ -172,6 +184,8 @@ class Artifact:
             limit: score so many rows, drawn with ``seed``.
             seed: of the bootstrap.
             metric: the user's own, a function of predictions and references.
+            speed: as for :meth:`predict`.
+            max_drop: as for :meth:`predict`.
 
         Raises:
             DataError: the artifact has no task and none is given, or the data cannot be used.
@@ -181,7 +195,8 @@ class Artifact:
             rows = data.limit(limit, seed)
         else:
             rows = load_rows(chosen, split, None if data is None else Path(data), limit)
-        encoded, logits = logits_of(chosen, rows, self.tokenizer, self._predictor(engine, threads).engine, batch_size)
+        runner = self._predictor(engine, threads, speed, max_drop).engine
+        encoded, logits = logits_of(chosen, rows, self.tokenizer, runner, batch_size)
         found = predictions(chosen, encoded, logits)
         return score(chosen, found, references(chosen, rows), seed=seed, metric=metric)
 
@@ -240,6 +255,31 @@ class Artifact:
         merged = self.manifest.replace(metrics={**self.manifest.metrics, **finite(without_samples(metrics))})
         self.manifest = update(self.path, merged, {CARD: card.render(merged)})
 
+    def calibrate_exits(self, rows: Rows, *, drop: float | None = None, metric: UserMetric | None = None) -> None:
+        """Measure what each speed of early exits costs and saves, and keep it with the speed that is chosen by it.
+
+        Args:
+            rows: labelled ones, not those that will be reported on.
+            drop: points that the usual speed may cost; None: as the model's rule says.
+            metric: the user's own.
+
+        Raises:
+            ArtifactError: the model has no early exits.
+        """
+        rule = self.blueprint.exit
+        if rule is None:
+            raise ArtifactError(f"{self.path}: has no early exits; methods of the family exit make models that do")
+        curve = measure_curve(self.model, self._own_task(), rows, self.tokenizer, metric)
+        permitted = rule.drop if drop is None else drop
+        own = rule.speed if drop is None and rule.speed is not None else speed_for(curve, permitted)
+        exits = {"speed": own, "drop": permitted, "rows": len(rows), "curve": curve}
+        self.manifest = update(self.path, self.manifest.replace(exits=exits), {})
+        self._predictors.clear()
+
+    def exit_speed(self, speed: float | None = None, max_drop: float | None = None) -> float | None:
+        """The speed of early exits that :meth:`predict` runs at with these arguments; None: the artifact's own."""
+        return speed_of(self.manifest.exits, speed, max_drop, self.path)
+
     def verify(self) -> None:
         """Compare every file with its hash again.
 
@@ -271,8 +311,10 @@ class Artifact:
             raise DataError(f"{self.path}: the artifact has no task; name one")
         return self.task
 
-    def _predictor(self, engine: str, threads: int | None) -> Predictor:
-        key = (engine, threads)
+    def _predictor(
+        self, engine: str, threads: int | None, speed: float | None = None, max_drop: float | None = None
+    ) -> Predictor:
+        key = (engine, threads, self.exit_speed(speed, max_drop))
         if key not in self._predictors:
-            self._predictors[key] = Predictor(self.path, self.task, self.tokenizer, engine, threads)
+            self._predictors[key] = Predictor(self.path, self.task, self.tokenizer, *key)
         return self._predictors[key]

@@ -58,6 +58,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     parent: Parent | None = None
     metrics: dict[str, Any] = Field({}, description="The objects `baseline` and `artifact` of results.json.")
+    exits: dict[str, Any] | None = Field(None, description="Early exits: the usual `speed`, and the `curve` behind it.")
     files: dict[str, FileRecord] = {}
 
     def replace(self, **changes: Any) -> "Manifest":

@@ -39,11 +39,19 @@ def logits_of(
 class Predictor:
     """An artifact's task, tokenizer and engine, ready to answer."""
 
-    def __init__(self, folder: Path, task: Task | None, tokenizer: Any, engine: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        task: Task | None,
+        tokenizer: Any,
+        engine: str,
+        threads: int | None,
+        speed: float | None = None,
+    ) -> None:
         from bertpress.engines import load_engine
 
         self.folder, self.task, self.tokenizer = folder, task, tokenizer
-        self.engine: Engine = load_engine(engine, folder, threads)
+        self.engine: Engine = load_engine(engine, folder, threads, speed)
 
     def stream(self, texts: Iterable[Any], batch_size: int) -> Iterator[Answer]:
         """Answers in the order of the texts, ``batch_size`` of which are read ahead."""

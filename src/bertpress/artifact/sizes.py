@@ -20,7 +20,7 @@ _PLACES: tuple[tuple[str, str], ...] = (
     (r"encoder\.layers\.\d+\.attention\.(output|norm|context_slot)\b", "attention_out"),
     (r"encoder\.layers\.\d+\.attention\.", "attention_in"),
     (r"encoder\.layers\.\d+\.(ffn|widen)\.", "ffn"),
-    (r"head\.", "head"),
+    (r"(encoder\.layers\.\d+\.exit|head)\.", "head"),
 )
 
 

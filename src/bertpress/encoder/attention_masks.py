@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from bertpress.encoder.overwrite import traced
 
 MASKED = torch.finfo(torch.bfloat16).min  # finite in float32 and bfloat16: a row of pads alone stays a number
+
+
+class Masks(NamedTuple):
+    """What layers need to know of who may see whom.
+
+    Attributes:
+        tokens: (batch, tokens), 1 for tokens and 0 for pads, for what pools; None: no pads.
+        mask: the same, additive: see :func:`additive_mask`.
+        own: additive, of the layers in which each token sees its own segment alone.
+    """
+
+    tokens: Tensor | None
+    mask: Tensor | None
+    own: Tensor | None
+
+
+def masks_of(tokens: Tensor, dtype: torch.dtype) -> Masks:
+    """Of rows in which every token sees every other, or which have one segment each."""
+    mask = additive_mask(tokens, dtype)
+    return Masks(tokens, mask, mask)
 
 
 def additive_mask(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

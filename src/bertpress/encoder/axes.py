@@ -38,6 +38,9 @@ def hidden_axes(blueprint: Blueprint, name: str, tensor: Tensor) -> tuple[int, .
     if not unit.startswith("layers."):
         return ()
     layer, part = blueprint.layers[int(unit.split(".")[1])], unit.split(".", 2)[2]
+    if layer.exit is not None and part.startswith("exit."):
+        in_head = _head_axes(blueprint, part.removeprefix("exit."), both, rows, columns)
+        return in_head if layer.exit.kind != "branch" else columns if part == "exit.narrow.weight" else ()
     if (factor := re.search(r"\.(up|down)(?=\.)", part)) is not None:
         whole = _layer_axes(layer, part[: factor.start()] + part[factor.end() :], rows, columns)
         return whole if whole == (rows if factor[1] == "up" else columns) else ()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from bertpress.encoder.exit_specs import ExitRule as ExitRule
+from bertpress.encoder.exit_specs import ExitSpec as ExitSpec
 from bertpress.encoder.layer_spec import NO_HEADS as NO_HEADS
 from bertpress.encoder.layer_spec import AttentionSpec as AttentionSpec
 from bertpress.encoder.layer_spec import BottleneckSpec as BottleneckSpec
@@ -130,6 +132,7 @@ class Blueprint(Spec):
     activation_scales: Scales = Field("static", description="One for a slot; dynamic: each token's own, at run time.")
     quantized_maps: bool = Field(False, description="Attention maps and values carry quantizers too; static scales.")
     elastic: ElasticSpec | None = Field(None, description="The sub-networks that can be cut out of the model.")
+    exit: ExitRule | None = Field(None, description="When a text leaves at one of the layers' exits.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Blueprint":
@@ -142,6 +145,7 @@ class Blueprint(Spec):
         halved = any(layer.mixer and layer.mixer.kind == "lstm" for layer in self.layers)
         if self.hidden_size % 2 and (halved or (self.head and self.head.pooling == "ends")):
             raise ValueError(f"hidden_size={self.hidden_size} must be even: each direction of an LSTM has half of it")
+        self._check_exits()
         for i, layer in enumerate(self.layers):
             for name in ("attention_from", "ffn_from"):
                 source = getattr(layer, name)
@@ -190,6 +194,31 @@ class Blueprint(Spec):
         if len(shared) > 1:
             raise ValueError(f"layers that share one compression must agree on size and length, not {sorted(shared)}")
         return self
+
+    def _check_exits(self) -> None:
+        early = [i for i, layer in enumerate(self.layers) if layer.exit is not None]
+        if early and early[-1] == len(self.layers) - 1:
+            raise ValueError(f"layers.{early[-1]}.exit must be null: the model's own head is behind the last layer")
+        if bool(early) != (self.exit is not None):
+            raise ValueError("exit must be given where layers have exits, and nowhere else")
+        if self.exit is not None and (reason := self.exit_obstacle) is not None:
+            raise ValueError(f"exit must not be given: {reason}")
+
+    @property
+    def exit_obstacle(self) -> str | None:
+        """Why no text may leave before the last layer; None where exits can be put."""
+        if self.head is None or self.head.kind != "sequence" or not self.head.labels:
+            return "exits answer whole texts, with a head of kind sequence"
+        if not self.by_token or self.head.pooling == "ends" or any(layer.reads_two for layer in self.layers):
+            return "exits need a state for each token behind every layer, and layers that read the one before alone"
+        if self.separate:
+            return "exits pool over both texts, which the lower layers keep apart"
+        return None if len(self.layers) > 1 else "there is one layer only"
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The layers, from 1, behind which a text may leave; the last is where the model's own head is."""
+        return (*(i for i, layer in enumerate(self.layers, 1) if layer.exit is not None), len(self.layers))
 
     def parameters(self) -> dict[str, int]:
         """Numbers of stored weights by component (shared and tied weights once)."""

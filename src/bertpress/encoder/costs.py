@@ -130,6 +130,20 @@ def _head(blueprint: Blueprint, *, bias: bool) -> int:
     return dense + labels * read + bias * labels
 
 
+def _exit(blueprint: Blueprint, layer: LayerSpec, tokens: int, *, bias: bool) -> int:
+    """Weights of a layer's exit at one token and with bias, its MACs without."""
+    spec, head = layer.exit, blueprint.head
+    if spec is None or head is None:
+        return 0
+    if spec.kind != "branch":
+        kept = spec.kind == "pooled" and head.dense
+        return _head(blueprint.model_copy(update={"head": head.model_copy(update={"dense": kept})}), bias=bias)
+    size = spec.size
+    by_token = size * blueprint.hidden_size + 3 * size * size
+    once = 2 * size * size + head.labels * size
+    return tokens * by_token + once + (6 * size + head.labels if bias else 2 * tokens * tokens * size)
+
+
 def parameters(blueprint: Blueprint) -> dict[str, int]:
     """Numbers of stored weights by component; a shared or tied weight counts once."""
     count = dict.fromkeys(COMPONENTS, 0)
@@ -145,7 +159,8 @@ def parameters(blueprint: Blueprint) -> dict[str, int]:
             count["attention_out"] += _attention_out(blueprint, layer, bias=True)
         if layer.ffn_from is None:
             count["ffn"] += _ffn(blueprint, layer, bias=True)
-    count["head"] = _head(blueprint, bias=True)
+        count["head"] += _exit(blueprint, layer, 1, bias=True)
+    count["head"] += _head(blueprint, bias=True)
     return count
 
 
@@ -182,4 +197,18 @@ def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
         if head.kind == "masked_lm":  # the tied columns of the decoder are no stored weights, but they are computed
             wide = spec.factorized and not head.free_decoder
             count["head"] += whole * (blueprint.hidden_size if wide else spec.size) * spec.vocabulary
+        count["head"] += sum(_exit(blueprint, layer, whole, bias=False) for layer in blueprint.layers)
     return count
+
+
+def exit_macs(blueprint: Blueprint, tokens: int) -> list[int]:
+    """MACs of a text that leaves at each of ``blueprint.exits``, those of the exits that it passed included."""
+    bare = [layer.model_copy(update={"exit": None}) for layer in blueprint.layers]
+    trunk = blueprint.replace(layers=(), head=None, exit=None)
+    passed, found = 0, []
+    for depth in blueprint.exits:
+        layer = blueprint.layers[depth - 1]
+        last = layer.exit is None
+        passed += _head(blueprint, bias=False) if last else _exit(blueprint, layer, tokens, bias=False)
+        found.append(passed + sum(macs(trunk.with_layers(tuple(bare[:depth])), tokens).values()))
+    return found

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bertpress.encoder.attention_masks import additive_mask
+from bertpress.encoder.attention_masks import masks_of
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.passing import through
 from bertpress.encoder.slots import Tape
 
 
@@ -30,7 +31,7 @@ class Lower(nn.Module):
     """Embeddings and separate layers, on rows of one segment each."""
 
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "token_type_ids")
-    output: ClassVar[str] = "states"
+    outputs: ClassVar[tuple[str, ...]] = ("states",)
 
     def __init__(self, model: BertpressPreTrainedModel) -> None:
         super().__init__()
@@ -40,16 +41,15 @@ class Lower(nn.Module):
         """(batch, tokens) each to states (batch, tokens, hidden); all tokens of a row are of one segment."""
         encoder = self.model.encoder
         hidden = encoder.embeddings(input_ids, token_type_ids)
-        mask = additive_mask(attention_mask, hidden.dtype)
         layers = islice(encoder.plan(encoder), self.model.blueprint.separate)
-        return encoder.run(layers, hidden, mask, mask, Tape())
+        return through(layers, encoder.layers, None, hidden, masks_of(attention_mask, hidden.dtype), Tape())
 
 
 class Upper(nn.Module):
     """The other layers and the head, on the joined states of both segments."""
 
     inputs: ClassVar[tuple[str, ...]] = ("states", "attention_mask")
-    output: ClassVar[str] = "logits"
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __init__(self, model: BertpressPreTrainedModel) -> None:
         super().__init__()
@@ -58,7 +58,6 @@ class Upper(nn.Module):
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (batch, tokens, hidden) and mask (batch, tokens) to what the head says."""
         encoder, head = self.model.encoder, self.model.head
-        mask = additive_mask(attention_mask, states.dtype)
         layers = islice(encoder.plan(encoder), self.model.blueprint.separate, None)
-        hidden = encoder.run(layers, states, mask, mask, Tape())
+        hidden = through(layers, encoder.layers, None, states, masks_of(attention_mask, states.dtype), Tape())
         return hidden if head is None else head(hidden, attention_mask)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from bertpress.encoder.exit_specs import ExitSpec
 from bertpress.encoder.mixer_specs import AnyMixer
 from bertpress.encoder.pattern_specs import AnyPattern
 from bertpress.encoder.rank_specs import AttentionRanks, NetworkRanks
@@ -85,6 +86,7 @@ class LayerSpec(Spec):
     separate: bool = Field(False, description="Each token sees those of its own segment alone (DeFormer).")
     attention_from: int | None = Field(None, ge=0)
     ffn_from: int | None = Field(None, ge=0)
+    exit: ExitSpec | None = Field(None, description="A head of its own, where a text may leave.")
     origin: int | None = Field(None, ge=0, description="Its number in the model that it was cut from.")
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bertpress.encoder.attention import SelfAttention
 from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec, NetworkRanks
+from bertpress.encoder.exits import make_exit
 from bertpress.encoder.factors import make_linear, reader
 from bertpress.encoder.mixers import make_mixer
 from bertpress.encoder.overwrite import activate, close
@@ -206,6 +207,7 @@ class EncoderLayer(nn.Module):
                 for width, ranks in zip(spec.ffn, spec.network_ranks, strict=True)
             )
             self.widen = Projection(size, hidden, norm(hidden)) if neck else None
+        self.exit = make_exit(spec.exit, blueprint)
 
     def networks(self) -> list[FeedForward]:
         """The stacked feed-forward networks that this layer owns."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +15,14 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertpress.encoder.attention import RelativeBias
-from bertpress.encoder.attention_masks import additive_mask, own_segment, with_bias
+from bertpress.encoder.attention_masks import Masks, additive_mask, own_segment
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.config import BertpressConfig as BertpressConfig
 from bertpress.encoder.heads import apart, label_loss, make_head, span_loss
 from bertpress.encoder.layers import CodeTable, Embeddings, EncoderLayer
 from bertpress.encoder.linformer import shared_compression
 from bertpress.encoder.mixers import Lstm, Shortening
+from bertpress.encoder.passing import through
 from bertpress.encoder.patterns import lend
 from bertpress.encoder.slots import Tape
 from bertpress.errors import ModelError
@@ -57,41 +58,13 @@ class Encoder(nn.Module):
         mask = additive_mask(attention_mask, hidden.dtype)
         if self.shortening is not None:
             hidden, mask = self.shortening.shorten(hidden, mask)
+        tape.put("hidden_states", hidden)
         own = mask
         if segment_ids is not None and self.separate:
             own = own_segment(mask, segment_ids, hidden.dtype)
-        tape.put("hidden_states", hidden)
-        hidden = self.run(self.plan(self), hidden, mask, own, tape)
+        masks = Masks(attention_mask, mask, own)
+        hidden = through(self.plan(self), self.layers, self.relative, hidden, masks, tape)
         return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
-
-    def run(
-        self, layers: Iterable[EncoderLayer], hidden: Tensor, mask: Tensor | None, own: Tensor | None, tape: Tape
-    ) -> Tensor:
-        """States through some layers.
-
-        Args:
-            layers: of this encoder.
-            hidden: (batch, tokens, hidden).
-            mask: additive, of layers where the segments meet.
-            own: of those where they do not.
-            tape: takes what was asked for.
-        """
-        bias = None if self.relative is None else self.relative(torch.arange(hidden.shape[1], device=hidden.device))
-        before = hidden
-        for layer in layers:
-            spec = layer.spec
-            seen = own if spec.separate else mask
-            after = layer(
-                hidden,
-                seen if bias is None or spec.mixer else with_bias(seen, bias, spec.attention.heads),
-                tape,
-                before,
-                None if spec.attention_from is None else self.layers[spec.attention_from],
-                None if spec.ffn_from is None else self.layers[spec.ffn_from],
-            )
-            before, hidden = hidden, after
-            tape.put("hidden_states", hidden)
-        return hidden
 
 
 @dataclass
@@ -229,6 +202,7 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         wanted = set(capture)
         wanted |= {"hidden_states"} if output_hidden_states else set()
         wanted |= {"attentions"} if output_attentions else set()
+        wanted |= {"exits"} if self.blueprint.exit is not None else set()
         tape = Tape(frozenset(wanted))
         if self.blueprint.head is not None and self.blueprint.head.siamese:
             pad = self.blueprint.embeddings.pad_id

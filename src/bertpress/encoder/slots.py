@@ -75,7 +75,8 @@ class Tape:
     ``values``, ``scores``, ``attentions``, ``contexts`` (what each head gathers) and ``attention_outputs``; of each
     feed-forward network with neurons ``ffn_inner`` and ``ffn_outer``.  The last three are what a matrix gives, before
     activation, residual and norm.  Where a pattern leaves keys out, ``scores`` are those of all keys, ``attentions``
-    what came of it; patterns that form no map of tokens by tokens have neither.
+    what came of it; patterns that form no map of tokens by tokens have neither.  ``exits``: the logits of each layer's
+    exit.
     """
 
     TOKEN_AXES: ClassVar[Mapping[str, tuple[int, ...]]] = {
@@ -89,6 +90,7 @@ class Tape:
         "attention_outputs": (1,),
         "ffn_inner": (1,),
         "ffn_outer": (1,),
+        "exits": (),
     }
     NAMES = frozenset(TOKEN_AXES)
     MAPS = frozenset({"scores", "attentions"})

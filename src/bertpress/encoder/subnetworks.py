@@ -114,7 +114,7 @@ class _Narrow:
     """Stands in for a layer: computes as one of the shape ``spec`` whose weights are views of the layer's."""
 
     def __init__(self, layer: EncoderLayer, spec: LayerSpec, blueprint: Blueprint) -> None:
-        self.layer, self.spec = layer, spec
+        self.layer, self.spec, self.exit = layer, spec, layer.exit
         self.shell = _shell(spec, blueprint)
 
     def __call__(self, hidden: Tensor, mask: Tensor | None, tape: Tape, before: Tensor, *owners: Any) -> Tensor:

@@ -228,8 +228,15 @@ def keep_layers(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
                 for name in _unit_names(state, owner, unit):
                     tail = name.removeprefix(f"encoder.layers.{owner}.")
                     new_state[f"encoder.layers.{new}.{tail}"] = state[name]
-        new_layers.append(layers[old].model_copy(update=owners))
-    return rebuild(model, model.blueprint.with_layers(tuple(new_layers)), new_state)
+        last = old == kept[-1]  # where the model's own head is the exit
+        for name in (name for name in state if name.startswith(f"encoder.layers.{old}.exit.") and not last):
+            new_state[name.replace(f".{old}.", f".{new}.", 1)] = state[name]
+        new_layers.append(layers[old].model_copy(update=owners | ({"exit": None} if last else {})))
+    blueprint = model.blueprint
+    rule = blueprint.exit if any(layer.exit for layer in new_layers) else None
+    if rule is not None and len(new_layers) < len(layers):  # bounds of another depth say nothing
+        rule = rule.model_copy(update={"tables": ()})
+    return rebuild(model, blueprint.replace(layers=tuple(new_layers), exit=rule), new_state)
 
 
 def share(

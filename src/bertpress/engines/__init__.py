@@ -8,9 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
-from bertpress.engines.base import Engine, Halves
+from bertpress.encoder.exit_specs import SEGMENT
+from bertpress.engines.base import Engine, Halves, Loader
+from bertpress.engines.staged import Staged, blueprint_of, own_speed
 from bertpress.errors import EngineError
 
 __all__ = ["NAMES", "Engine", "Halves", "available", "load_engine", "load_halves"]
@@ -23,19 +24,34 @@ def available() -> list[str]:
     return [name for name in NAMES if find_spec(name) is not None]
 
 
-def load_engine(name: str, folder: str | Path, threads: int | None = None) -> Engine:
+def load_engine(name: str, folder: str | Path, threads: int | None = None, speed: float | None = None) -> Engine:
     """Load a model folder on an engine.
 
     Args:
         name: one of :data:`NAMES`.
         folder: of an artifact; ``torch`` runs plain transformers folders too.
         threads: None: all cores.
+        speed: of a model with early exits, 0 (all layers) to 1 (out at the first exit that the rule allows); None: the
+            artifact's own.
 
     Raises:
-        EngineError: no such engine, its package is missing, or the folder has no file for it.
+        EngineError: no such engine, its package is missing, or the folder has no file for it; a speed that is none, or
+            for a model without exits.
     """
-    engine: type[Engine] = _module(name).EngineClass
-    return engine.load(Path(folder), threads)
+    engine = _loader(name)
+    if speed is not None and not 0 <= speed <= 1:
+        raise EngineError(f"speed={speed:g} must be in [0, 1]")
+    place = Path(folder)
+    blueprint = blueprint_of(place)
+    if blueprint is None:
+        if speed:
+            raise EngineError(f"{folder}: has no early exits, so speed={speed:g} means nothing")
+        return engine.load(place, threads)
+    speed = own_speed(place, blueprint) if speed is None else speed
+    if not speed:
+        return engine.load(place, threads)
+    names = [SEGMENT.format(number) for number in range(len(blueprint.exits))]
+    return Staged(engine.load_parts(place, names, threads), blueprint, speed)
 
 
 def load_halves(name: str, folder: str | Path, threads: int | None = None) -> Halves:
@@ -44,11 +60,11 @@ def load_halves(name: str, folder: str | Path, threads: int | None = None) -> Ha
     Raises:
         EngineError: as there, or the model is none of these.
     """
-    found: Halves = _module(name).load_halves(Path(folder), threads)
-    return found
+    return Halves(*_loader(name).load_parts(Path(folder), ("lower", "upper"), threads))
 
 
-def _module(name: str) -> ModuleType:
+def _loader(name: str) -> type[Loader]:
     if name not in NAMES:
         raise EngineError(f"engine={name} must be one of {', '.join(NAMES)}")
-    return import_module(f"bertpress.engines.{name}")
+    found: type[Loader] = import_module(f"bertpress.engines.{name}").EngineClass
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -14,20 +14,29 @@ from bertpress.errors import EngineError
 
 Array: TypeAlias = NDArray[Any]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+STATES = "states"
+"""What goes in between the parts of a model, float32 (batch, tokens, hidden)."""
+
+
+class Part(Protocol):
+    """A loaded graph, or a stretch of a model: arrays in, arrays out.
+
+    Attributes:
+        inputs: names of what it reads.
+        files: that were loaded; parts may have some in common.
+    """
+
+    inputs: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    def run(self, arrays: Mapping[str, Array]) -> list[Array]:
+        """Run one batch; arrays that are not read may be there, and outputs are the caller's to keep."""
 
 
 class Engine(Protocol):
     """One loaded model.  Not for several threads of the caller at once."""
 
     name: ClassVar[str]
-
-    @classmethod
-    def load(cls, folder: Path, threads: int | None = None) -> Engine:
-        """Load the model of ``folder``, to run on so many threads (None: all cores).
-
-        Raises:
-            EngineError: the package is missing, or the folder has no file for this engine.
-        """
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """Run one padded batch.
@@ -44,31 +53,54 @@ class Engine(Protocol):
         """Bytes of the files that were loaded."""
 
 
+class Loader(Protocol):
+    """How an engine loads a model folder."""
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> Engine:
+        """Load the model of ``folder``, to run on so many threads (None: all cores).
+
+        Raises:
+            EngineError: the package is missing, or the folder has no file for this engine.
+        """
+
+    @classmethod
+    def load_parts(cls, folder: Path, names: Sequence[str], threads: int | None = None) -> Sequence[Part]:
+        """Load parts of a model (:func:`bertpress.encoder.segments.parts`) by their names.
+
+        Raises:
+            EngineError: as for :meth:`load`, or the model has no such part.
+        """
+
+
 @dataclass(frozen=True)
 class Halves:
-    """One loaded model whose lower layers read the two texts apart, as its two functions.
+    """One loaded model whose lower layers read the two texts apart, as its two parts.
 
     Attributes:
-        run_lower: ``input_ids``, ``attention_mask`` and ``token_type_ids`` to states.
-        run_upper: ``states`` and ``attention_mask`` to logits.
-        files: that were loaded.
+        below: ``input_ids``, ``attention_mask`` and ``token_type_ids`` to states.
+        above: states and ``attention_mask`` to logits.
     """
 
-    run_lower: Callable[[Mapping[str, Array]], Array]
-    run_upper: Callable[[Mapping[str, Array]], Array]
-    files: Sequence[Path]
+    below: Part
+    above: Part
 
     def lower(self, batch: Mapping[str, Any]) -> Array:
         """Padded rows of one segment each, as of :meth:`Engine.logits`, to float32 (batch, tokens, hidden)."""
-        return self.run_lower(inputs_of(batch, INPUTS))
+        return self.below.run(inputs_of(batch, INPUTS))[0]
 
     def upper(self, states: Array, mask: Array) -> Array:
         """Joined states, float32 (batch, tokens, hidden), and mask, int64 (batch, tokens), to logits."""
-        return self.run_upper({"states": states, "attention_mask": mask})
+        return self.above.run({STATES: states, "attention_mask": mask})[0]
 
     def file_bytes(self) -> int:
         """Bytes of the files that were loaded."""
-        return sum(path.stat().st_size for path in self.files)
+        return bytes_of(self.below, self.above)
+
+
+def bytes_of(*parts: Part) -> int:
+    """Bytes of the files of these parts; one that several read counts once."""
+    return sum(path.stat().st_size for path in {path for part in parts for path in part.files})
 
 
 def inputs_of(batch: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:

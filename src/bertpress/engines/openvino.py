@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from bertpress.engines.base import INPUTS, Array, Halves, checked_threads, exported_file, inputs_of
+from bertpress.engines.base import INPUTS, STATES, Array, bytes_of, checked_threads, exported_file, inputs_of
 from bertpress.errors import EngineError
 
 
-class Graph:
-    """One compiled graph.
+class OpenVINO:
+    """Runs ``openvino/model.xml``, or a part of it."""
 
-    Args:
-        path: of the ``.xml``.
-        threads: None: all cores.
-        weights: where they do not lie beside it under its own name.
-    """
+    name: ClassVar[str] = "openvino"
 
-    def __init__(self, path: Path, threads: int | None, weights: Path | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None) -> None:
         try:
             import openvino
         except ImportError:
@@ -40,57 +36,46 @@ class Graph:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._tensor = openvino.Tensor
+        self.files: tuple[Path, ...] = (path, path.with_name("model.bin"))  # which all parts read
         with path.open("rb") as file:
             if not file.read(64).lstrip().startswith(b"<?xml"):  # else OpenVINO loads a reader for every other format
                 raise EngineError(f"{path}: OpenVINO cannot load it (it is no XML)")
-        core = openvino.Core()
         try:
             with same_signal_stack():
-                self._compiled = core.compile_model(
-                    core.read_model(path, weights) if weights else path, "CPU", settings
-                )
+                core = openvino.Core()
+                graph = path if path.stem == "model" else core.read_model(*self.files)
+                self._compiled = core.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
-        self._inputs = tuple(port.any_name for port in self._compiled.inputs)
+        known = {port.any_name for port in self._compiled.inputs}
+        self.inputs = tuple(name for name in (*INPUTS, STATES) if name in known)
         self._request = self._compiled.create_infer_request()
-
-    def __call__(self, arrays: Mapping[str, Array]) -> Array:
-        """The output for the inputs that it has."""
-        for name in self._inputs:
-            self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
-        self._request.infer()
-        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
-
-
-class OpenVINO:
-    """Runs ``openvino/model.xml``."""
-
-    name: ClassVar[str] = "openvino"
-
-    def __init__(self, path: Path, threads: int | None) -> None:
-        self._path, self._graph = path, Graph(path, threads)
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OpenVINO:
-        """See :class:`bertpress.engines.base.Engine`."""
+        """See :class:`bertpress.engines.base.Loader`."""
         return cls(exported_file(folder, "openvino", "model.xml"), checked_threads(threads))
+
+    @classmethod
+    def load_parts(cls, folder: Path, names: Sequence[str], threads: int | None = None) -> list[OpenVINO]:
+        """See :class:`bertpress.engines.base.Loader`."""
+        return [cls(exported_file(folder, "openvino", f"{name}.xml"), checked_threads(threads)) for name in names]
+
+    def run(self, arrays: Mapping[str, Array]) -> list[Array]:
+        """See :class:`bertpress.engines.base.Part`."""
+        for name in self.inputs:
+            self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
+        self._request.infer()
+        return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""
-        return self._graph(inputs_of(batch, INPUTS))
+        return self.run(inputs_of(batch, self.inputs))[0]
 
     def file_bytes(self) -> int:
         """The graph and its weights."""
-        return self._path.stat().st_size + self._path.with_suffix(".bin").stat().st_size
-
-
-def load_halves(folder: Path, threads: int | None = None) -> Halves:
-    """See :func:`bertpress.engines.load_halves`."""
-    names = ("lower.xml", "upper.xml", "model.bin")
-    lower, upper, weights = (exported_file(folder, "openvino", name) for name in names)
-    threads = checked_threads(threads)
-    return Halves(Graph(lower, threads, weights), Graph(upper, threads, weights), (lower, upper, weights))
+        return bytes_of(self)
 
 
 EngineClass = OpenVINO

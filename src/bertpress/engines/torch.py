@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from bertpress import artifact  # noqa: F401  (teaches from_pretrained to read packed weights)
-from bertpress.encoder.halves import Lower, Upper, uncacheable
+from bertpress.encoder.halves import uncacheable
 from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.engines.base import INPUTS, Array, Halves, checked_threads, inputs_of
+from bertpress.encoder.segments import input_names, parts
+from bertpress.engines.base import Array, bytes_of, checked_threads, inputs_of
 from bertpress.errors import EngineError
 
 
@@ -24,52 +26,65 @@ class Torch:
     name: ClassVar[str] = "torch"
 
     def __init__(self, model: BertpressPreTrainedModel, files: list[Path], threads: int | None) -> None:
-        self.model, self.files = model.eval(), files
+        self.model, self.files = model.eval(), tuple(files)
         self._threads = threads or torch.get_num_threads()
-        self._inputs = INPUTS if model.blueprint.reads_segments else INPUTS[:2]
+        self.inputs = input_names(model.blueprint)
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Torch:
-        """See :class:`bertpress.engines.base.Engine`."""
+        """See :class:`bertpress.engines.base.Loader`."""
         threads = checked_threads(threads)
         if not folder.is_dir():
             raise EngineError(f"{folder}: no such folder")
         files = sorted(folder.glob("*.safetensors"))
         return cls(load_pretrained(folder).model, files, threads)
 
+    @classmethod
+    def load_parts(cls, folder: Path, names: Sequence[str], threads: int | None = None) -> list[TorchPart]:
+        """See :class:`bertpress.engines.base.Loader`."""
+        whole = cls.load(folder, threads)
+        found = parts(whole.model)
+        if missing := [name for name in names if name not in found]:
+            raise EngineError(f"{folder}: has no part {missing[0]}: {uncacheable(whole.model.blueprint)}")
+        return [TorchPart(whole, found[name].eval(), found[name].inputs) for name in names]
+
+    def run(self, arrays: Mapping[str, Array]) -> list[Array]:
+        """See :class:`bertpress.engines.base.Part`."""
+        return [self.logits(arrays)]
+
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""
-        self.take_threads()
-        inputs = {name: torch.from_numpy(array) for name, array in inputs_of(batch, self._inputs).items()}
-        with torch.inference_mode():
+        inputs = {name: torch.from_numpy(array) for name, array in inputs_of(batch, self.inputs).items()}
+        with self.computing():
             out = self.model(**inputs)
         found = next(x for x in (out.logits, out.pooler_output, out.last_hidden_state) if x is not None)
         return np.asarray(found.numpy(), dtype=np.float32)
 
-    def take_threads(self) -> None:
-        """Set the number of threads, which belongs to the process: another engine may have set its own."""
-        if torch.get_num_threads() != self._threads:
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """A block that infers on the threads of this engine."""
+        if torch.get_num_threads() != self._threads:  # the setting belongs to the process: another engine may have it
             torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            yield
 
     def file_bytes(self) -> int:
         """The weights."""
-        return sum(path.stat().st_size for path in self.files)
+        return bytes_of(self)
 
 
-def load_halves(folder: Path, threads: int | None = None) -> Halves:
-    """See :func:`bertpress.engines.load_halves`."""
-    engine = Torch.load(folder, threads)
-    model = engine.model
-    if (reason := uncacheable(model.blueprint)) is not None:
-        raise EngineError(f"{folder}: {reason}")
+class TorchPart:
+    """A part of a model."""
 
-    def run(half: Lower | Upper, arrays: Mapping[str, Array]) -> Array:
-        engine.take_threads()
-        with torch.inference_mode():
-            found = half(*(torch.from_numpy(arrays[name]) for name in half.inputs))
-        return np.asarray(found.numpy(), dtype=np.float32)
+    def __init__(self, whole: Torch, module: nn.Module, inputs: tuple[str, ...]) -> None:
+        self._whole, self._module = whole, module
+        self.inputs, self.files = inputs, whole.files
 
-    return Halves(partial(run, Lower(model)), partial(run, Upper(model)), engine.files)
+    def run(self, arrays: Mapping[str, Array]) -> list[Array]:
+        """See :class:`bertpress.engines.base.Part`."""
+        with self._whole.computing():
+            found = self._module(*(torch.from_numpy(arrays[name]) for name in self.inputs))
+        return [np.asarray(out.numpy(), np.float32) for out in (found if isinstance(found, tuple) else (found,))]
 
 
 EngineClass = Torch

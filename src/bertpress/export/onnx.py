@@ -1,12 +1,12 @@
 """To ONNX: ``onnx/model.onnx``, integers as integers (QuantizeLinear / DequantizeLinear), any batch and length.
 
-A model whose passages can be kept has two graphs more, ``lower.onnx`` and ``upper.onnx``, on the same weights, which
-then lie in ``model.onnx.data``.
+Beside the graph of a model that can be run in parts (early exits: ``exit-0.onnx`` and so on; passages that can be kept:
+``lower.onnx`` and ``upper.onnx``) lie those of its parts; the weights of all lie in ``model.onnx.data``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,13 @@ import torch
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.quantizers import ONNX_OPSET, onnx_mode
 from bertpress.errors import EngineError
-from bertpress.export.tracing import Exportable, Part, example, parts, quiet, write_metadata
+from bertpress.export.sharing import Constants, share_onnx
+from bertpress.export.tracing import Exportable, exportables, quiet, write_metadata
 
 if TYPE_CHECKING:
     import onnx
 
 LARGEST_FILE_BYTES = 1_800_000_000  # protobuf ends at 2 GB; above, weights go to model.onnx.data
-SMALL_BYTES = 1024  # of a weight that stays in its graph
-ALIGNMENT = 64
 
 
 def export(model: BertpressPreTrainedModel, folder: Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
@@ -50,35 +49,37 @@ def export(model: BertpressPreTrainedModel, folder: Path, *, metadata: Mapping[s
     target = folder / "onnx"
     target.mkdir(parents=True, exist_ok=True)
     write_metadata(model, target, metadata)
-    traced = parts(model)
-    onnx_mode(traced["model"])
-    graphs = {name: _converted(part) for name, part in traced.items()}
-    path = target / "model.onnx"
-    if len(graphs) > 1 or graphs["model"].ByteSize() > LARGEST_FILE_BYTES:
-        share_weights([graph.graph for graph in graphs.values()], path.with_name(f"{path.name}.data"))
-    for name, graph in graphs.items():
-        onnx.save(graph, target / f"{name}.onnx")
+    path, found = target / "model.onnx", exportables(model)
+    onnx_mode(found["model"])
+    constants = Constants(path.with_name(f"{path.name}.data")) if len(found) > 1 else None
+    for name, traced in found.items():
+        graph = _graph(traced)
+        if constants is not None:
+            share_onnx(graph.graph, constants)
+        external = graph.ByteSize() > LARGEST_FILE_BYTES
+        location = f"{path.name}.data" if external else None
+        onnx.save(graph, target / f"{name}.onnx", save_as_external_data=external, location=location)
     return path
 
 
-def _converted(part: Part) -> onnx.ModelProto:
+def _graph(traced: Exportable) -> onnx.ModelProto:
+    """The graph of what is traced."""
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
-    shapes = dict.fromkeys(part.inputs, sizes)
     with quiet():
         program = torch.onnx.export(
-            part,
-            example(part),
+            traced,
+            traced.example(),
             dynamo=True,
-            dynamic_shapes={"inputs": tuple(shapes.values())} if isinstance(part, Exportable) else shapes,
-            input_names=part.inputs,
-            output_names=[part.output],
+            dynamic_shapes={"inputs": (sizes,) * len(traced.inputs)},
+            input_names=traced.inputs,
+            output_names=traced.outputs,
             opset_version=ONNX_OPSET,
             verbose=False,
         )
     assert program is not None
     graph = program.model_proto
     fold_transposes(graph.graph)
-    if part.model.blueprint.activation_scales == "dynamic":
+    if traced.shape.activation_scales == "dynamic":
         scale_products(graph.graph)
     look_up_integers(graph.graph)
     store_once(graph.graph)
@@ -87,25 +88,6 @@ def _converted(part: Part) -> onnx.ModelProto:
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces of this machine, a tenth of a small file
     return graph
-
-
-def share_weights(graphs: Sequence[onnx.GraphProto], path: Path) -> None:
-    """Move large weights out of the graphs into a file that is read by all of them; what is equal is there once."""
-    from onnx import TensorProto, external_data_helper
-
-    places: dict[bytes, int] = {}
-    with path.open("wb") as file:
-        for tensor in (tensor for graph in graphs for tensor in graph.initializer):
-            if len(tensor.raw_data) < SMALL_BYTES:
-                continue
-            key = sha256(tensor.raw_data).digest()
-            if key not in places:
-                file.write(bytes(-file.tell() % ALIGNMENT))
-                places[key] = file.tell()
-                file.write(tensor.raw_data)
-            external_data_helper.set_external_data(tensor, path.name, places[key], len(tensor.raw_data))
-            tensor.data_location = TensorProto.EXTERNAL
-            tensor.ClearField("raw_data")
 
 
 def fold_transposes(graph: onnx.GraphProto) -> int:

@@ -1,23 +1,21 @@
 """To OpenVINO: ``openvino/model.xml`` and ``model.bin``, integers as integers, any batch and length.
 
-A model whose passages can be kept has two graphs more, ``lower.xml`` and ``upper.xml``, on the same weights.
+Beside the graph of a model that can be run in parts (early exits: ``exit-0.xml`` and so on; passages that can be kept:
+``lower.xml`` and ``upper.xml``) lie those of its parts, which read the same ``model.bin``.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import torch
 
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import EngineError
-from bertpress.export.tracing import Part, example, parts, quiet, write_metadata
-
-ALIGNMENT = 64  # bytes
+from bertpress.export.sharing import share_openvino
+from bertpress.export.tracing import Exportable, exportables, quiet, write_metadata
 
 
 def export(
@@ -49,66 +47,35 @@ def export(
     target = folder / "openvino"
     target.mkdir(parents=True, exist_ok=True)
     write_metadata(model, target, metadata)
-    traced = parts(model)
-    for name, part in traced.items():
-        openvino.save_model(_converted(part), target / f"{name}.xml", compress_to_fp16=half)
-    path = target / "model.xml"
-    share_weights(path, [target / f"{name}.xml" for name in traced if name != "model"])
-    return path
+    paths = []
+    for name, traced in exportables(model).items():
+        paths.append(target / f"{name}.xml")
+        openvino.save_model(_graph(traced), paths[-1], compress_to_fp16=half)
+    if len(paths) > 1:
+        share_openvino(paths)
+    return paths[0]
 
 
-def _converted(part: Part) -> Any:
+def _graph(traced: Exportable) -> Any:
+    """The graph of what is traced."""
     import openvino
 
+    example = traced.example()
     with quiet():
         # traced here, since the converter's own tracing runs the model three more times to check itself
-        inputs = example(part)
-        graph = openvino.convert_model(torch.jit.trace(part, inputs, check_trace=False))
-    for port, name, tensor in zip(graph.inputs, part.inputs, inputs, strict=True):
+        script = torch.jit.trace(traced, example, check_trace=False)
+        graph = openvino.convert_model(script)
+    for port, name, tensor in zip(graph.inputs, traced.inputs, example, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)
         port.get_node().set_partial_shape(openvino.PartialShape([-1, -1, *tensor.shape[2:]]))
-    graph.outputs[0].get_tensor().set_names({part.output})
+    for port, name in zip(graph.outputs, traced.outputs, strict=True):
+        port.get_tensor().set_names({name})
     look_up_integers(graph)
-    if part.model.blueprint.activation_scales == "dynamic":
+    if traced.shape.activation_scales == "dynamic":
         scale_products(graph)
     graph.validate_nodes_and_infer_types()
     return graph
-
-
-def share_weights(path: Path, others: Sequence[Path]) -> None:
-    """Let other graphs read their constants from the weights of this one; what those lack is appended to them.
-
-    Args:
-        path: ``model.xml``, with ``model.bin`` beside it.
-        others: graphs whose own ``.bin`` goes.
-    """
-    weights = path.with_suffix(".bin")
-    places = {
-        value: constant.get("offset", "")
-        for constant, value, _ in _constants(ElementTree.parse(path).getroot(), weights)
-    }
-    with weights.open("ab") as file:
-        for other in others:
-            tree, own = ElementTree.parse(other), other.with_suffix(".bin")
-            for constant, value, content in _constants(tree.getroot(), own):
-                if value not in places:
-                    file.write(bytes(-file.tell() % ALIGNMENT))
-                    places[value] = str(file.tell())
-                    file.write(content)
-                constant.set("offset", places[value])
-            tree.write(other, encoding="utf-8", xml_declaration=True)
-            own.unlink()
-
-
-def _constants(root: ElementTree.Element, weights: Path) -> Iterator[tuple[ElementTree.Element, bytes, memoryview]]:
-    """Where the constants of a graph are said to lie, each with a hash of its bytes and the bytes."""
-    whole = memoryview(weights.read_bytes())
-    for layer in root.iter("layer"):
-        if layer.get("type") == "Const":
-            for constant in layer.iter("data"):
-                at, size = (int(constant.get(name, 0)) for name in ("offset", "size"))
-                yield constant, hashlib.sha256(whole[at : at + size]).digest(), whole[at : at + size]
 
 
 def scale_products(graph: Any) -> int:

@@ -51,7 +51,7 @@ def parity(
         batches: padded batches; None makes random ones (:func:`probes`).
         threads: of the engine.
     """
-    loaded = load_engine(engine, folder, threads)
+    loaded = load_engine(engine, folder, threads, speed=0)
     return _compared(model, engine, loaded.logits, probes(model) if batches is None else batches)
 
 

@@ -17,11 +17,12 @@ SETTLE_SECONDS = 0.02  # waiting OpenMP and engine threads spin for some millise
 
 
 class Candidate(NamedTuple):
-    """A model or artifact, and the engine that runs it."""
+    """A model or artifact, the engine that runs it, and the speed of its early exits (None: its own)."""
 
     name: str
     path: Path
     engine: str = "torch"
+    speed: float | None = None
 
 
 def interleave(
@@ -84,6 +85,7 @@ def interleave(
                 engine=candidate.engine,
                 threads=threads,
                 max_length=max_length,
+                speed=candidate.speed,
             )
             # Every text once: engines with dynamic shapes make a kernel when they first meet a length, and a server
             # has met them all.  It also brings memory to its peak.

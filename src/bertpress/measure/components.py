@@ -49,6 +49,7 @@ def record(model: BertpressPreTrainedModel, inputs: Inputs) -> dict[str, list[Ca
         recorder.watch("mixer", getattr(layer, "mixer", None), "forward")
         recorder.watch_attention(getattr(layer, "attention", None))
         recorder.watch("ffn", layer if hasattr(layer, "ffn") else None, "transform")
+        recorder.watch("head", layer.exit, "forward")
     recorder.watch("head", model.head, "forward")
     try:
         model(**inputs)

@@ -66,10 +66,10 @@ def size(folder: Path, engine: str = "torch") -> Size:
     artifact_bytes = sum(path.stat().st_size for path in packed)
     if engine == "openvino":
         files = _files(folder, "openvino", (".xml", ".bin"))
-        embeddings = sum(openvino_embedding_bytes(path) for path in files if path.suffix == ".xml")
+        embeddings = sum(openvino_embedding_bytes(path) for path in files if path.name == "model.xml")
     elif engine == "onnxruntime":
         files = _files(folder, "onnx", (".onnx", ".data"))
-        embeddings = sum(onnx_embedding_bytes(path) for path in files if path.suffix == ".onnx")
+        embeddings = sum(onnx_embedding_bytes(path) for path in files if path.name == "model.onnx")
     else:
         if not packed:
             raise ModelError(f"{folder}: has no *.safetensors file")

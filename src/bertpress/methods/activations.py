@@ -70,7 +70,7 @@ def quantized_slots(
 
     Args:
         model: whose slots they are.
-        classifier: the input of the last linear layer too.
+        classifier: the input of the last linear layer too, and of those of early exits.
         scores: queries and keys too.
         maps: attention maps and values too.
     """
@@ -81,7 +81,7 @@ def quantized_slots(
             return scores
         if slot.endswith(MAPS):
             return maps
-        return slot != "head.slot" or not classified or classifier
+        return not slot.endswith(("head.slot", ".exit.slot")) or not classified or classifier
 
     return chosen
 

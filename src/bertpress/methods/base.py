@@ -48,6 +48,7 @@ class Trait(Enum):
     LOW_RANK = "matrices that are products of two"
     VOCABULARY = "another vocabulary"
     SHARED = "layers that share weights"
+    EXITS = "early exits"
 
 
 @dataclass

@@ -6,7 +6,7 @@ from torch import nn
 
 from bertpress.methods.base import Model
 
-CLASSIFIER = "head.classifier.weight"
+CLASSIFIERS = ("head.classifier.weight", ".exit.classifier.weight")
 TABLES = ("word", "position", "segment")
 
 
@@ -15,8 +15,8 @@ def matrices(model: Model, *, classifier: bool = False, head: bool = True) -> li
 
     Args:
         model: any of our models, transforms on its weights included.
-        classifier: the last linear layer too.
-        head: those of the head, such as BERT's pooler, too.
+        classifier: the last linear layer too, and those of early exits.
+        head: those of the head, such as BERT's pooler, too, and of early exits.
     """
     return [
         name
@@ -24,8 +24,8 @@ def matrices(model: Model, *, classifier: bool = False, head: bool = True) -> li
         if weight.ndim == 2
         and weight.numel()
         and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
-        and (classifier or name != CLASSIFIER)
-        and (head or not name.startswith("head."))
+        and (classifier or not name.endswith(CLASSIFIERS))
+        and (head or not (name.startswith("head.") or ".exit." in name))
     ]
 
 

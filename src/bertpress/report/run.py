@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
-from bertpress.report import comparison, pruning, sections, stages, storage, subnetworks
+from bertpress.report import comparison, exits, pruning, sections, stages, storage, subnetworks
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import NOT_MEASURED, interval, milliseconds, size, typeset
@@ -26,6 +26,7 @@ def run_page(results: Results) -> str:
         Section("engines", "Engines", sections.engines(results)),
         Section("trade-offs", "Trade-offs", sections.trade_offs(results)),
         *([Section("sub-networks", "Sub-networks", found)] if (found := subnetworks.subnetworks(results)) else []),
+        *([Section("exits", "Early exits", found)] if (found := exits.exits(results)) else []),
         Section("breakdown", "Breakdown", sections.breakdown(results)),
         Section("layers", "Layers", sections.layers(results)),
         *([Section("pruning", "Pruning", pruning.pruning(results))] if pruning.is_shown(results) else []),

@@ -1,6 +1,6 @@
 """Logits of a model in memory over a whole data set, and its value of the task's metric."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,11 @@ def metric_value(
     metric: UserMetric | None = None,
 ) -> float:
     """The task's primary metric on ``data``, or the user's own."""
-    logits = predict_logits(model, task, data, collate, precision=precision)
+    return metric_of(task, data, predict_logits(model, task, data, collate, precision=precision), metric)
+
+
+def metric_of(task: Task, data: Encoded, logits: Iterable[Array], metric: UserMetric | None = None) -> float:
+    """The task's primary metric of the logits of ``data``, one array a feature; or the user's own."""
     predictions, references = tasks.predictions(task, data, logits), tasks.references(task, data.rows)
     if metric is not None:
         return float(metric(predictions, references))

@@ -92,7 +92,7 @@ def test_kept_passages_answer_as_the_whole_model_does(engine, made, tmp_path):
 
 def test_each_passage_is_computed_once_and_alone(reader, monkeypatch):
     calls = []
-    lower = reader.engine.halves.run_lower
+    lower = reader.engine.halves.lower
     counted = SimpleNamespace(
         lower=lambda batch: (calls.append(batch["token_type_ids"].max()), lower(batch))[1],
         upper=reader.engine.halves.upper,

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from bertpress.encoder.attention_masks import additive_mask
 from bertpress.encoder.blueprint import (
     NO_HEADS,
     BottleneckSpec,
@@ -20,7 +21,7 @@ from bertpress.encoder.blueprint import (
 from bertpress.encoder.heads import apart, pool
 from bertpress.encoder.mixer_specs import CONVOLUTIONS, OPERATIONS
 from bertpress.encoder.mixers import Edge, neighbours, turned
-from bertpress.encoder.model import BertpressConfig, additive_mask
+from bertpress.encoder.model import BertpressConfig
 from bertpress.encoder.slots import Tape
 from bertpress.encoder.surgery import keep_hidden, keep_layers, share
 from bertpress.errors import ModelError

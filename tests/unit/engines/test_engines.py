@@ -69,10 +69,10 @@ def test_threads_are_really_set(folder):
     finally:
         torch.set_num_threads(before)
     for count in (1, 2):
-        compiled = engines.load_engine("openvino", folder, count)._graph._compiled
+        compiled = engines.load_engine("openvino", folder, count)._compiled
         assert compiled.get_property("INFERENCE_NUM_THREADS") == count
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-        session = engines.load_engine("onnxruntime", folder, count)._graph._session
+        session = engines.load_engine("onnxruntime", folder, count)._session
         assert session.get_session_options().intra_op_num_threads == count
     with pytest.raises(EngineError, match="threads=0 must be at least 1"):
         engines.load_engine("openvino", folder, 0)

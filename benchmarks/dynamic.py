@@ -1,0 +1,159 @@
+"""Models that do less for easy texts: what they save at batch 1 and 32, and what that costs, at several settings.
+
+    python benchmarks/dynamic.py --data DIR [--teachers DIR] [--tasks sst2 ag_news] [--only NAME ...] [--seeds 0]
+    python benchmarks/dynamic.py --data DIR --time [--threads 2]
+
+The first form trains; see benchmarks/comparison.py for how a row is run.  The second, on a quiet machine, takes each
+artifact of seed 0 as it is on PyTorch and after ``quantize/int8`` on OpenVINO, scores it at each setting, and times the
+settings by turns with the same file at speed 0, which runs all layers in one graph.  A setting of a model with exits is
+a loss that is permitted on rows cut from train, not on those that are scored here.  A row without exits has one
+setting, and the teacher treated alike is what it is timed against.  Writes results/dynamic.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from comparison import (
+    LIMITS,
+    TIMED_TEXTS,
+    Row,
+    arguments,
+    compare,
+    int8_of,
+    markdown,
+    place_of,
+    save,
+    scored,
+    teacher_of,
+    time_all,
+    timing_of,
+)
+
+from bertpress import artifact, tasks
+from bertpress.artifact import Artifact
+from bertpress.artifact.exits import described, speed_for
+from bertpress.artifact.predict import logits_of
+from bertpress.engines import load_engine
+from bertpress.engines.staged import Staged
+from bertpress.measure.bench import Candidate, interleave
+from bertpress.measure.environment import usable_cores
+from bertpress.outcome import BATCH, texts_of
+from bertpress.tasks import Rows
+
+TASKS = ("sst2", "mnli", "ag_news", "stsb")
+CLASSES = ("sst2", "mnli", "ag_news")
+DROPS = (0.5, 1.0, 2.0)
+ENGINES = {"float32": "torch", "int8": "openvino"}
+
+ROWS: dict[str, Row] = {
+    "DeeBERT": Row("deebert", tasks=CLASSES),
+    "FastBERT": Row("fastbert", tasks=CLASSES),
+    "PABEE": Row("pabee"),
+}
+
+
+def settings_of(made: Artifact) -> dict[str, float | None]:
+    """The speeds of a model by what they may cost; one setting, its own, of any other."""
+    if made.manifest.exits is None:
+        return {"as it is": None}
+    return {f"drop {drop:g}": speed_for(made.manifest.exits["curve"], drop) for drop in DROPS}
+
+
+def answers(made: Artifact, engine: str, speed: float | None, rows: Rows, threads: int) -> dict[str, Any]:
+    """Predictions at one setting, and where rows left."""
+    runner, task = load_engine(engine, made.path, threads, speed), made.task
+    assert task is not None
+    encoded, logits = logits_of(task, rows, made.tokenizer, runner, BATCH)
+    tokens = round(sum(encoded.lengths) / len(encoded.lengths))
+    left = {}
+    if isinstance(runner, Staged):
+        left = described(made.blueprint, runner.left.tolist(), runner.speed, tokens=tokens)
+    return {"predictions": tasks.predictions(task, encoded, logits), "exits": left}
+
+
+def measured(made: Artifact, whole: Path, engine: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Scores and ratios of every setting against ``whole`` on one engine."""
+    rows = tasks.load(tasks.resolve(task), "validation", options.data, LIMITS.get(task, (None, None))[1])
+    assert made.task is not None
+    truth, settings = tasks.references(made.task, rows), settings_of(made)
+    level = answers(artifact.load(whole), engine, 0.0 if whole == made.path else None, rows, options.threads)
+    texts = texts_of(made.task, rows.limit(TIMED_TEXTS, 0))
+    candidates = [
+        Candidate("whole", whole, engine, 0.0 if whole == made.path else None),
+        *(Candidate(name, made.path, engine, speed) for name, speed in settings.items()),
+    ]
+    first, *times = interleave(candidates, texts, threads=options.threads)
+    found = {}
+    for (name, speed), timed in zip(settings.items(), times, strict=True):
+        mine = answers(made, engine, speed, rows, options.threads)
+        drop = tasks.drop(made.task, level["predictions"], mine["predictions"], truth)
+        found[name] = {
+            "speed": speed,
+            **mine["exits"],
+            "metric": next(iter(tasks.score(made.task, mine["predictions"], truth).values())).model_dump(mode="json"),
+            "drop": drop.model_dump(mode="json"),
+            "batch_1": {key: timed[key] for key in ("speedup", "speedup_interval", "latency_ms")},
+            "batch_32": timed["throughput_per_s"] / first["throughput_per_s"],
+        }
+    return found
+
+
+def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All settings of an artifact, float32 on PyTorch and int8 on OpenVINO."""
+    made = artifact.load(place_of(options, name, task, 0) / "model")
+    quantized = artifact.load(int8_of(made.path, task, options, made.path.with_name("int8")))
+    teacher = teacher_of(task, options.teachers)
+    found = {}
+    for kind, each in (("float32", made), ("int8", quantized)):
+        whole = each.path
+        if each.blueprint.exit is None:
+            whole = teacher if kind == "float32" else int8_of(teacher, task, options, options.out / task / "int8")
+        found[kind] = measured(each, whole, ENGINES[kind], task, options)
+    return found
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """One line a method, task, kind of number and setting."""
+    head = ["method", "task", "run as", "setting", "mean layer", "MACs", "batch 1", "batch 32", "metric", "drop [95 %]"]
+    head += ["at its own speed, against the teacher: metric, drop [95 %], processor seconds"]
+    lines = []
+    for entry in entries:
+        for kind, settings in entry.get("timing", {}).items():
+            for setting, found in settings.items():
+                drop = found["drop"]
+                lines.append([
+                    entry["name"], entry["task"], f"{kind}, {ENGINES[kind]}", setting,
+                    f"{found['mean_layer']:.2f}" if "mean_layer" in found else "all",
+                    f"{found['macs'] / 1e6:.0f} M" if "macs" in found else "as counted",
+                    f"{found['batch_1']['speedup']:.2f}x", f"{found['batch_32']:.2f}x",
+                    f"{found['metric']['value']:.1f}", f"{drop['value']:+.1f} [{drop['low']:.1f}, {drop['high']:.1f}]",
+                    scored(entries, entry["name"], entry["task"]),
+                ])  # fmt: skip
+    return markdown(head, lines)
+
+
+def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
+    """Results of every run that has ended so far, of this command and of earlier ones."""
+    known = [entry | timing_of(entry, options) for entry in entries]
+    save(options, {"entries": known})
+    options.results.with_suffix(".md").write_text(table(known), encoding="utf-8")
+
+
+def main() -> int:
+    """Run."""
+    parser = arguments(__doc__, TASKS, "dynamic")
+    parser.add_argument("--time", action="store_true", help="score and time the settings of what has been trained")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    options = parser.parse_args()
+    if options.time:
+        return time_all(list(ROWS), options, partial(ratios, options=options), partial(write, options))
+    return compare(ROWS, options, partial(write, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Early exits: easy texts leave a model behind one of its first layers."""
