@@ -157,7 +157,8 @@ class Gates(nn.Module):
         """What the distance of the expected sparsity to the target costs, a scalar; nothing before there is one."""
         if self.target is None:
             return torch.zeros(())
-        return self.multipliers(self.expected() - self.target)  # type: ignore[no-any-return]
+        cost: Tensor = self.multipliers(self.expected() - self.target)
+        return cost
 
     @torch.no_grad()
     def counts(self, shift: float) -> dict[str, int]:
