@@ -114,6 +114,8 @@ ROWS: dict[str, Row] = {
     "composition, 40 % of the latency": Row("composition", {"stages.0.use.0.latency": 0.4}),
     "schuBERT": Row("schubert"),
     "schuBERT, 4 rounds": Row("schubert", {"stages.0.repeat": 4}),
+    "CoFi, half of the encoder": Row("cofi"),
+    "CoFi, a fifth": Row("cofi", {"stages.0.use.0.sparsity": 0.8}),
 }
 
 

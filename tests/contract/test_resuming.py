@@ -52,6 +52,7 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {"prune/movement": {"keep": 0.4}},
         {"prune/movement": {"variant": "soft", "penalty": 1000.0, "threshold": 0.45}},
         {"prune/rpp": {"every": 2}},
+        {"prune/cofi": {"learning_rate": 0.5}},
         {"prune/obert": {"every": 2, "examples": 8, "block": 8}},
         {**NARROW, "distill/embeddings": {}, "distill/hidden": {"project": "teacher"}, "distill/attention": {}},
         {**NARROW, "distill/emd": {"weight": 1.0}},

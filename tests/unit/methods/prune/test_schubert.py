@@ -8,7 +8,8 @@ from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import keep_head_width, keep_heads, keep_hidden, keep_neurons, share
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
-from bertpress.methods.prune.schubert import Schubert, choose, freed, magnitudes, resized, shrink, sizes
+from bertpress.methods.dimensions import freed, resized, shrink, sizes
+from bertpress.methods.prune.schubert import Schubert, choose, magnitudes
 from bertpress.methods.transform import bake
 from bertpress.tasks import resolve
 from bertpress.training import TrainSettings
