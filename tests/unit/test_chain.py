@@ -75,7 +75,7 @@ def test_all_links_read_the_same_answers_from_one_file_and_they_are_the_live_one
 
 def test_the_chain_ends_before_the_link_that_loses_too_much(run, monkeypatch):
     drops = iter([0.5, 2.9, 3.1, 0.0])
-    monkeypatch.setattr(stages, "_drop_on_held_out", lambda run, model: next(drops))
+    monkeypatch.setattr(stages, "_drop_on_held_out", lambda run, model, tokenizer: next(drops))
     first = make_model(TASK, TOKENIZER, seed=1, layers=6)
     last, report = run_stage(run, link(repeat=5, until=Until(drop=3.0)), 1, first, first)
     assert len(last.blueprint.layers) == 4

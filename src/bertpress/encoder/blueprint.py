@@ -248,6 +248,11 @@ class Blueprint(Spec):
         return self.total_parameters - self.parameters()["embeddings"]
 
     @property
+    def projects_decoder(self) -> bool:
+        """Whether a tied decoder multiplies by the token vectors as their projection gives them."""
+        return self.embeddings.factorized and self.head is not None and not self.head.free_decoder
+
+    @property
     def reads_segments(self) -> bool:
         """Whether it matters which segment a token is in."""
         siamese = self.head is not None and self.head.siamese

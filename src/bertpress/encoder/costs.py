@@ -119,7 +119,7 @@ def _head(blueprint: Blueprint, *, bias: bool) -> int:
         return 0
     if head.kind == "masked_lm":
         spec = blueprint.embeddings
-        width = hidden if head.free_decoder or spec.factorized else spec.size
+        width = hidden if head.free_decoder or blueprint.projects_decoder else spec.size
         count = width * hidden + bias * (3 * width + spec.vocabulary)
         return count + head.free_decoder * (hidden - spec.size) * spec.vocabulary
     read, dense = 4 * hidden if head.siamese else hidden, 0
@@ -195,8 +195,8 @@ def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
     if head is not None:
         count["head"] = _head(blueprint, bias=False) * (1 if head.kind == "sequence" else whole)
         if head.kind == "masked_lm":  # the tied columns of the decoder are no stored weights, but they are computed
-            wide = spec.factorized and not head.free_decoder
-            count["head"] += whole * (blueprint.hidden_size if wide else spec.size) * spec.vocabulary
+            width = blueprint.hidden_size if blueprint.projects_decoder else spec.size
+            count["head"] += whole * width * spec.vocabulary
         count["head"] += sum(_exit(blueprint, layer, whole, bias=False) for layer in blueprint.layers)
     return count
 

@@ -126,7 +126,7 @@ class MaskedLMHead(nn.Module):
     def __init__(self, spec: HeadSpec, blueprint: Blueprint, table: Callable[[], Tensor]) -> None:
         super().__init__()
         size, hidden = blueprint.embeddings.size, blueprint.hidden_size
-        width = hidden if spec.free_decoder or blueprint.embeddings.factorized else size
+        width = hidden if spec.free_decoder or blueprint.projects_decoder else size
         self.activation, self.table = spec.activation, table
         self.slot = Slot()
         self.dense = nn.Linear(hidden, width)

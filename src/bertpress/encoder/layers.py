@@ -82,7 +82,7 @@ class Embeddings(nn.Module):
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__()
         spec, hidden = blueprint.embeddings, blueprint.hidden_size
-        self.spec, self.dropout = spec, blueprint.dropout
+        self.spec, self.dropout, self.projects_decoder = spec, blueprint.dropout, blueprint.projects_decoder
         added = hidden if spec.project == "tokens" else spec.size
         self.word: nn.Embedding | CodeTable = (
             CodeTable(spec.vocabulary, spec.codebooks, spec.entries, spec.size)
@@ -112,12 +112,12 @@ class Embeddings(nn.Module):
         return self._project(x) if spec.project == "after" else x
 
     def decoder_table(self) -> Tensor:
-        """What a tied decoder multiplies: the token vectors, through the projection where each passes it alone.
+        """What a tied decoder multiplies by: the token vectors, through the projection where each passes it alone.
 
         The projection's bias would add the same to the scores of all tokens, and is left out.
         """
         table = self.word.weight
-        return table @ self.projection.weight.t() if self.spec.factorized and self.projection is not None else table
+        return table @ self.projection.weight.t() if self.projects_decoder and self.projection is not None else table
 
     def _project(self, x: Tensor) -> Tensor:
         assert self.projection is not None
