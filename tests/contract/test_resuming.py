@@ -71,6 +71,7 @@ NARROW = {"student/transformer": {"layers": 1, "hidden_size": 16, "multiple_of":
         {"embed/vocabulary": {"train": 60}, "distill/logits": {}},
         {"embed/compositional_codes": {"codebooks": 4, "steps": 20}},
         {"attention/span": {"penalty": 1.0}},
+        {"prune/ziplm": {"multiple_of": 8, "examples": 8, "searched": 8, "trials": 2}, "distill/logits": {}},
     ],
     ids=lambda use: " ".join(use),
 )

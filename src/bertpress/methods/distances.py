@@ -53,6 +53,14 @@ def logit_mae(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     return F.l1_loss(student, teacher)
 
 
+def logit_distance(logits: Tensor, target: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Mean squared difference of the logits of a batch; of token scores, pads do not count."""
+    if logits.ndim == 3:
+        real = batch["attention_mask"].bool()
+        logits, target = logits[real], target[real]
+    return F.mse_loss(logits, target)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": soft_cross_entropy,
     "kl": soft_kl,

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import torch
 
-from bertpress.encoder.blueprint import Blueprint, LayerSpec
+from bertpress.artifact.folder import write_file
+from bertpress.encoder.blueprint import Blueprint, EmbeddingSpec, HeadSpec, LayerSpec
+from bertpress.encoder.grids import block_of, symmetric_grid
 from bertpress.encoder.layers import EncoderLayer
+from bertpress.encoder.model import build_model
+from bertpress.encoder.quantizers import slots
 from bertpress.encoder.slots import Tape
 from bertpress.encoder.subnetworks import Part, Subnetwork, subnetwork
+from bertpress.engines import load_engine
+from bertpress.methods.activations import static_buffers
+from bertpress.methods.quantization import on_grids
+from bertpress.methods.weights import matrices
 
 ROUNDS = 15
 WARM_UP = 3
+COPIES = 4  # of a layer in a graph: one alone would drown in what a call costs
 
 Unit = Literal["attention", "ffn"]
 UNITS: tuple[Unit, ...] = ("attention", "ffn")
 Timer = Callable[[Blueprint, Part, Unit], float]
 """From a whole model's shape, what is kept of one of its layers and a sub-unit of that to milliseconds."""
+Clock = Literal["torch", "openvino"]
+"""Float32 in PyTorch, or 8-bit integers in OpenVINO."""
 
 
 class Latencies:
@@ -32,11 +46,15 @@ class Latencies:
     Args:
         blueprint: of the whole model.
         timer: fills the table, asked once for each sub-unit and size.
+        place: a file that keeps the table, so that a run which goes on predicts what it predicted before.
     """
 
-    def __init__(self, blueprint: Blueprint, timer: Timer) -> None:
-        self.blueprint, self.timer = blueprint, timer
+    def __init__(self, blueprint: Blueprint, timer: Timer, place: Path | None = None) -> None:
+        self.blueprint, self.timer, self.place = blueprint, timer, place
         self.table: dict[tuple[int, Unit, tuple[int, ...]], float] = {}
+        if place is not None and place.is_file():
+            for row in json.loads(place.read_text(encoding="utf-8")):
+                self.table[row["layer"], row["unit"], tuple(row["size"])] = row["ms"]
 
     def __call__(self, parts: Subnetwork) -> float:
         """Milliseconds of all its layers."""
@@ -61,35 +79,88 @@ class Latencies:
             for (layer, unit, size), ms in sorted(self.table.items())
         ]
 
+    def keep(self) -> None:
+        """Write the table to its file, if it has one."""
+        if self.place is not None:
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self.place, json.dumps(self.rows(), indent=1) + "\n")
 
-def on_this_machine(tokens: int) -> Timer:
-    """Times sub-units in PyTorch on one text of so many tokens; each shape once in a process."""
+
+def alone(blueprint: Blueprint, part: Part, unit: Unit) -> tuple[LayerSpec, Blueprint]:
+    """One sub-unit of what is kept of a layer, and a model of its width without any layer.
+
+    Ids and origin change no clock, and neither does the other sub-unit: equal work gives equal shapes.
+    """
+    spec = part.of(blueprint.layers[part.layer])
+    heads = tuple(range(part.heads)) if unit == "attention" else ()
+    changes = {
+        "attention": spec.attention.model_copy(update={"heads": heads}),
+        "ffn": spec.ffn if unit == "ffn" else (0,) * len(spec.ffn),
+        "origin": None,
+    }
+    return spec.model_copy(update=changes), blueprint.replace(layers=(), relative=None)
+
+
+def on_this_machine(tokens: int, clock: Clock = "torch") -> Timer:
+    """Times sub-units on one text of so many tokens; each shape once in a process."""
+    measured = {"torch": _in_torch, "openvino": _in_openvino}[clock]
 
     def timer(blueprint: Blueprint, part: Part, unit: Unit) -> float:
-        spec = part.of(blueprint.layers[part.layer])
-        # ids and origin change no clock, and neither does the other sub-unit: equal work has one entry
-        heads = tuple(range(part.heads)) if unit == "attention" else ()
-        alone = {
-            "attention": spec.attention.model_copy(update={"heads": heads}),
-            "ffn": spec.ffn if unit == "ffn" else (0,),
-            "origin": None,
-        }
-        return _measured(spec.model_copy(update=alone), blueprint.replace(layers=(), relative=None), unit, tokens)
+        return measured(*alone(blueprint, part, unit), unit, tokens)
 
     return timer
 
 
 @lru_cache(maxsize=1024)
 @torch.no_grad()
-def _measured(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) -> float:
+def _in_torch(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) -> float:
     """Median milliseconds of one sub-unit, warm."""
     with torch.random.fork_rng(devices=[]):
         layer, hidden = EncoderLayer(spec, blueprint).eval(), torch.randn(1, tokens, blueprint.hidden_size)
     tape = Tape()
     inner = layer.attend(hidden, None, tape)
+    return _median_of(
+        lambda: layer.attend(hidden, None, tape) if unit == "attention" else layer.transform(inner, hidden, tape)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _in_openvino(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) -> float:
+    """Median milliseconds of one sub-unit, warm: those of a graph with some of them less those of one without any."""
+    bare = blueprint.replace(
+        embeddings=EmbeddingSpec(vocabulary=8, size=blueprint.hidden_size, positions=0, segments=0),
+        shortening=None,
+        elastic=None,
+        head=HeadSpec(kind="sequence", labels=1, dense=False),
+    )
+    return max(0.0, _of_graph(bare.with_layers((spec,) * COPIES), tokens) - _of_graph(bare, tokens)) / COPIES
+
+
+@lru_cache(maxsize=1024)
+def _of_graph(blueprint: Blueprint, tokens: int) -> float:
+    """Median milliseconds of random weights in this shape, with 8-bit weights and activations."""
+    from bertpress.export.openvino import export
+
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(blueprint).eval()
+    weights = {name: model.get_parameter(name).detach() for name in matrices(model)}
+    grids = {name: symmetric_grid(weight, 8, block_of(weight.shape, "channel")) for name, weight in weights.items()}
+    quantized = blueprint.replace(activation_bits=8)
+    buffers = static_buffers(model, dict.fromkeys(slots(model), (-4.0, 4.0)))
+    with tempfile.TemporaryDirectory() as folder:
+        export(on_grids(model, grids, blueprint=quantized, buffers=buffers), Path(folder))
+        engine = load_engine("openvino", folder)
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": ids}
+    arrays = {name: tensor.numpy() for name, tensor in batch.items()}
+    return _median_of(lambda: engine.logits(arrays))
+
+
+def _median_of(run: Callable[[], Any]) -> float:
+    """Milliseconds."""
     samples: list[float] = []
     for _ in range(WARM_UP + ROUNDS):
         began = time.perf_counter()
-        layer.attend(hidden, None, tape) if unit == "attention" else layer.transform(inner, hidden, tape)
+        run()
         samples.append(1000 * (time.perf_counter() - began))
     return median(samples[WARM_UP:])

@@ -35,8 +35,8 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (left * signs.t()).to(matrix.dtype), (right * signs).to(matrix.dtype)
 
 
-def input_root(moment: Tensor, damping: float) -> Tensor:
-    """L, lower triangular, float64, with ``L Lᵀ = M + λI``; ``λ = damping * mean(diagonal(M))``.
+def damped(moment: Tensor, damping: float) -> Tensor:
+    """``M + λI``, float64; ``λ = damping * mean(diagonal(M))``.
 
     Args:
         moment: M (inputs, inputs), sum of ``x xᵀ`` over inputs; of zeros, it counts as the identity.
@@ -49,8 +49,12 @@ def input_root(moment: Tensor, damping: float) -> Tensor:
     shift = damping * float(moment.diagonal().mean()) or 1.0
     if not shift < float("inf"):
         raise ValueError("an activation is not finite: the model cannot be calibrated")
-    identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    root: Tensor = torch.linalg.cholesky(moment + shift * identity)
+    return moment + shift * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+
+
+def input_root(moment: Tensor, damping: float) -> Tensor:
+    """L, lower triangular, with ``L Lᵀ`` the :func:`damped` moment."""
+    root: Tensor = torch.linalg.cholesky(damped(moment, damping))
     return root
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bertpress.encoder.blueprint import Scales
-from bertpress.encoder.grids import Block, Granularity, Grid, affine_grid, fitted_grid, symmetric_grid
+from bertpress.artifact.codecs import on_grid
+from bertpress.encoder.blueprint import Blueprint, Scales
+from bertpress.encoder.grids import Block, Granularity, Grid, affine_grid, fitted_grid, quantize, symmetric_grid
+from bertpress.encoder.surgery import rebuild
 from bertpress.methods.activations import attach_activations, quantized_slots, settle_activations, start_activations
 from bertpress.methods.base import Context, Method, Model
 from bertpress.methods.weights import matrices, tables
@@ -18,6 +20,29 @@ FLOAT = 32
 Bits = Annotated[int, Field(ge=2, le=8)] | Literal[32]
 ROWS: Block = (1, 0)
 """Blocks of the embedding tables: a scale for each row, so that a lookup reads one."""
+
+
+def on_grids(
+    model: Model,
+    grids: Mapping[str, Grid],
+    *,
+    blueprint: Blueprint | None = None,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> Model:
+    """A copy of the model with these weights rounded to their grids, and stored so.
+
+    Args:
+        model: stays as it is.
+        grids: by the name of the weight.
+        blueprint: of the copy, where activations are quantized too.
+        buffers: of the quantizers that it has then.
+    """
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()} | dict(buffers or {})
+    storage = dict(model.storage)
+    for name, grid in grids.items():
+        state[name] = quantize(state[name], grid)
+        storage[name] = on_grid(grid)
+    return rebuild(model, blueprint or model.blueprint, state, storage)
 
 
 class Quantizer(Method):

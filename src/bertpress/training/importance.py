@@ -7,7 +7,8 @@ Ablation, section 3.2 there, closes each gate instead and looks at the loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -25,33 +26,34 @@ Measure = Literal["gradient", "ablation"]
 PIECE = 8  # examples that are differentiated together; more take more memory, not less time
 
 
-def gate_importance(
-    model: BertpressPreTrainedModel,
-    gates: Mapping[Hashable, tuple[nn.Module, int]],
-    batches: Sequence[dict[str, Tensor]],
-    loss: Callable[[Tensor, dict[str, Tensor]], Tensor],
-) -> dict[Hashable, Tensor]:
-    """Mean over the examples of |dL/dgate| for groups of neighbouring channels.
+Gates = Mapping[Any, tuple[nn.Module, int]]
+"""Key -> (module whose output the gates multiply, channels in each group)."""
+Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
+"""Of one example, from its logits (1, ...) and its batch of one."""
+
+
+def gate_gradients(
+    model: BertpressPreTrainedModel, gates: Gates, batches: Sequence[dict[str, Tensor]], loss: Loss
+) -> Iterator[dict[Any, Tensor]]:
+    """dL/dgate of each example for groups of neighbouring channels, some examples at a time.
 
     Args:
         model: computes without dropout; its weights and its mode stay as they are.
-        gates: key -> (module whose output the gates multiply, channels in each group).
+        gates: of the model.
         batches: padded batches; every example counts once.
-        loss: of one example, from its logits (1, ...) and its batch of one.
+        loss: of one example.
 
-    Returns:
-        Key -> (groups,) importances, float64.
+    Yields:
+        Key -> (examples, groups), float64.
 
     Raises:
         RecipeError: there are no gates.
     """
     if not gates:
         raise RecipeError("the model has no units of that kind to rank (convolutions and LSTMs have none)")
-    signed: dict[Hashable, Tensor] = {}
-    total: dict[Hashable, Tensor] = {}
-    count = 0
+    signed: dict[Any, Tensor] = {}
 
-    def record(key: Hashable, size: int) -> Callable[[Any, Any, Tensor], Tensor]:
+    def record(key: Any, size: int) -> Callable[[Any, Any, Tensor], Tensor]:
         def hook(_module: Any, _inputs: Any, activation: Tensor) -> Tensor:
             if not activation.requires_grad:  # the first gate: nothing below it has to be differentiated
                 activation = activation.detach().requires_grad_()
@@ -74,12 +76,21 @@ def gate_importance(
                 signed.clear()
                 logits = model(**model_inputs(piece)).logits
                 _sum_of_examples(logits, piece, loss).backward()
-                count += len(logits)
-                for key, value in signed.items():
-                    total[key] = total.get(key, torch.zeros(())) + value.abs().sum(0)
+                yield dict(signed)
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def gate_importance(
+    model: BertpressPreTrainedModel, gates: Gates, batches: Sequence[dict[str, Tensor]], loss: Loss
+) -> dict[Any, Tensor]:
+    """Mean over the examples of |dL/dgate|, key -> (groups,), float64; see :func:`gate_gradients`."""
+    total: dict[Any, Tensor] = {}
+    for signed in gate_gradients(model, gates, batches, loss):
+        for key, value in signed.items():
+            total[key] = total.get(key, torch.zeros(())) + value.abs().sum(0)
+    count = sum(len(batch["input_ids"]) for batch in batches)
     return {key: total[key] / count for key in gates}
 
 
@@ -94,9 +105,7 @@ def _per_example(activation: Tensor, gradient: Tensor, size: int) -> Tensor:
     return groups.sum(-1)
 
 
-def _sum_of_examples(
-    logits: Tensor, batch: dict[str, Tensor], loss: Callable[[Tensor, dict[str, Tensor]], Tensor]
-) -> Tensor:
+def _sum_of_examples(logits: Tensor, batch: dict[str, Tensor], loss: Loss) -> Tensor:
     losses = [
         loss(logits[i : i + 1], {name: value[i : i + 1] for name, value in batch.items()}) for i in range(len(logits))
     ]
@@ -104,11 +113,8 @@ def _sum_of_examples(
 
 
 def gate_ablation(
-    model: BertpressPreTrainedModel,
-    gates: Mapping[Hashable, tuple[nn.Module, int]],
-    batches: Sequence[dict[str, Tensor]],
-    loss: Callable[[Tensor, dict[str, Tensor]], Tensor],
-) -> dict[Hashable, Tensor]:
+    model: BertpressPreTrainedModel, gates: Gates, batches: Sequence[dict[str, Tensor]], loss: Loss
+) -> dict[Any, Tensor]:
     """How much the mean loss of the examples rises when one gate is closed; negative where it falls.
 
     Args and return value: as for :func:`gate_importance`.
@@ -150,13 +156,24 @@ def gate_ablation(
 def task_importance(
     model: BertpressPreTrainedModel,
     task: Task,
-    gates: Mapping[Any, tuple[nn.Module, int]],
+    gates: Gates,
     batches: Sequence[dict[str, Tensor]],
     measure: Measure = "gradient",
 ) -> dict[Any, Tensor]:
     """:func:`gate_importance` (or :func:`gate_ablation`) under the task's own loss."""
     of = gate_importance if measure == "gradient" else gate_ablation
-    return of(model, gates, batches, lambda logits, batch: tasks.loss(task, logits, batch))
+    return of(model, gates, batches, partial(tasks.loss, task))
+
+
+def task_gradients(
+    model: BertpressPreTrainedModel, task: Task, gates: Gates, batches: Sequence[dict[str, Tensor]]
+) -> dict[Any, Tensor]:
+    """:func:`gate_gradients` of all examples under the task's own loss, key -> (examples, groups), float32."""
+    pieces = [
+        {key: value.float() for key, value in piece.items()}
+        for piece in gate_gradients(model, gates, batches, partial(tasks.loss, task))
+    ]
+    return {key: torch.cat([piece[key] for piece in pieces]) for key in gates}
 
 
 def head_gates(model: BertpressPreTrainedModel) -> dict[int, tuple[nn.Module, int]]:

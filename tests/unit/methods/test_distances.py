@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bertpress.methods.distances import attention_map_kl, head_state_mse, hidden_state_cosine
+from bertpress.methods.distances import attention_map_kl, head_state_mse, hidden_state_cosine, logit_distance
 
 MASK = torch.tensor([[1, 1, 0]])
 
@@ -44,3 +44,11 @@ def test_what_heads_hold_by_hand():
     student = torch.tensor([[[[1.0], [2.0], [50.0]], [[0.0], [5.0], [50.0]]]])
     teacher = torch.tensor([[[[0.0], [0.0], [0.0]], [[3.0], [5.0], [0.0]]]])
     assert head_state_mse(student=student, teacher=teacher, mask=MASK).item() == pytest.approx((1 + 4 + 9 + 0) / 4)
+
+
+def test_logit_distance_by_hand():
+    mask = {"attention_mask": torch.tensor([[1, 0]])}
+    own, target = torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), torch.tensor([[[1.0, 5.0], [0.0, 0.0]]])
+    assert float(logit_distance(own, target, mask)) == 4.5  # (0 + 9) / 2; the pad does not count
+    assert float(logit_distance(own[0], target[0], mask)) == pytest.approx((0 + 9 + 81 + 81) / 4)
+    assert float(logit_distance(own, own, mask)) == 0

@@ -38,3 +38,21 @@ def test_the_clock_knows_large_from_small_and_is_asked_once_a_shape():
     skipped = timer(shape, Part(0, 0, (0,)), "ffn")
     assert 0 < skipped < timer(shape, Part(0, 0, (2048,)), "ffn")
     assert Latencies(shape, timer).whole == Latencies(shape, timer)(subnetwork(shape))
+
+
+@pytest.mark.slow
+def test_integers_on_openvino_are_timed_too():
+    pytest.importorskip("openvino")
+    shape = uniform(layers=2, hidden_size=256, heads=8, ffn=2048, vocabulary=50)
+    timer = on_this_machine(64, "openvino")
+    whole, little = (timer(shape, Part(0, 8, (width,)), "ffn") for width in (2048, 32))
+    assert 0 <= little < whole
+    assert timer(shape, Part(1, 3, (2048,)), "ffn") == whole  # asked once: heads have no part in it
+
+
+def test_a_table_is_read_again(tmp_path):
+    shape, place = uniform(layers=1, hidden_size=16, heads=2, ffn=8, vocabulary=50), tmp_path / "deep/table.json"
+    first = Latencies(shape, lambda *_: 1 / 3, place)
+    assert first.whole == 2 / 3
+    first.keep()
+    assert Latencies(shape, lambda *_: 7.0, place).whole == 2 / 3

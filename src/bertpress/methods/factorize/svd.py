@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from bertpress.encoder.factors import matrix
 from bertpress.encoder.layers import EncoderLayer
-from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import factorize
 from bertpress.errors import RecipeError
 from bertpress.methods.activations import calibration
@@ -39,21 +38,11 @@ from bertpress.methods.low_rank import (
     ranks_by_budget,
     size_at,
 )
+from bertpress.methods.moments import input_moments
 from bertpress.methods.selection import Size
 
 Key = tuple[int, str]
 """A layer, and the name of a linear map in it."""
-
-
-class Moment:
-    """The sum of ``x xᵀ`` over what a linear map reads."""
-
-    def __init__(self) -> None:
-        self.sum: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> None:
-        """Take in (tokens, inputs)."""
-        self.sum = x.t() @ x if self.sum is None else self.sum.addmm_(x.t(), x)
 
 
 class Svd(Method):
@@ -129,12 +118,9 @@ class Svd(Method):
         return {key: rank for key, rank in wanted.items() if rank <= limits[key]}
 
     def _roots(self, model: Model, ctx: Context, maps: dict[Key, nn.Module]) -> dict[Key, Tensor]:
-        moments = {key: Moment() for key in maps}
-        names = {f"encoder.layers.{layer}.{part}": moments[layer, part] for layer, part in maps}
-        with torch.no_grad(), observing(model, names):
-            for batch in calibration(model, ctx, self.examples):
-                model(**batch)
-        return {key: input_root(moment.sum, self.damping) for key, moment in moments.items() if moment.sum is not None}
+        names = {f"encoder.layers.{layer}.{part}": (layer, part) for layer, part in maps}
+        moments = input_moments(model, list(names), calibration(model, ctx, self.examples))
+        return {names[name]: input_root(moment, self.damping) for name, moment in moments.items()}
 
     @staticmethod
     def _rank(model: Model, key: Key) -> int:

@@ -12,13 +12,12 @@ index map is stored; inputs that calibration text never moves are rounded to the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from itertools import groupby, islice
+from itertools import groupby
 from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertpress.artifact.codecs import on_grid
 from bertpress.encoder.grids import (
@@ -31,12 +30,12 @@ from bertpress.encoder.grids import (
     symmetric_grid,
     to_integers,
 )
-from bertpress.encoder.model import all_layers
 from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import rebuild
 from bertpress.methods.activations import calibration
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.quantization import FLOAT, ROWS, Bits, GridQuantizer
+from bertpress.methods.relay import Enough, Relay
 
 _LAZY = 128  # columns whose errors reach the columns behind them in one product
 
@@ -129,51 +128,6 @@ def _side_by_side(grids: Sequence[Grid], block: Block) -> Grid:
     return Grid(scale, zero, block, grids[0].low, grids[0].high)
 
 
-class _Enough(Exception):
-    """Raised inside of a forward pass once its rest is of no use."""
-
-
-class Relay:
-    """Forward passes over all calibration batches that begin at a layer, as what enters it is kept.
-
-    Args:
-        model: weights before the layer may not change any more.
-        batches: what the model reads.
-    """
-
-    def __init__(self, model: Model, batches: Sequence[dict[str, Tensor]]) -> None:
-        self.model, self.batches = model, batches
-        self.layer = 0
-        self.entering: list[Tensor | None] = [None] * len(batches)
-
-    def advance(self, layer: int) -> None:
-        """Let the passes begin at a later layer, where what enters it could be the embeddings' output, and is all."""
-        blueprint = self.model.blueprint
-        if blueprint.shortening is not None or any(spec.reads_two for spec in blueprint.layers):
-            return
-        entered: list[Tensor | None] = []
-
-        def take(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            entered.append(args[0])
-            raise _Enough
-
-        hook = self.model.encoder.layers[layer].register_forward_pre_hook(take)
-        self.run()
-        hook.remove()
-        self.layer, self.entering = layer, entered
-
-    def run(self) -> None:
-        """Run every batch until it ends or a hook raises ``_Enough``."""
-        encoder = self.model.encoder
-        encoder.plan = lambda encoder: islice(all_layers(encoder), self.layer, None)
-        for batch, hidden in zip(self.batches, self.entering, strict=True):
-            hook = encoder.embeddings.register_forward_hook(lambda *_, hidden=hidden: hidden)
-            with torch.no_grad(), suppress(_Enough):
-                self.model(**batch)
-            hook.remove()
-        encoder.plan = all_layers
-
-
 def moments(relay: Relay, names: Sequence[str], calls: int) -> dict[str, Tensor]:
     """Sum of ``x xᵀ`` over the real tokens that enter each linear layer, (inputs, inputs).
 
@@ -191,7 +145,7 @@ def moments(relay: Relay, names: Sequence[str], calls: int) -> dict[str, Tensor]
             sums[name] = sums[name].addmm_(x.t(), x) if name in sums else x.t() @ x
             seen += 1
             if seen % calls == 0:
-                raise _Enough
+                raise Enough
 
         return see
 

@@ -21,11 +21,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from bertpress.artifact.codecs import on_grid
 from bertpress.encoder.blueprint import Scales
-from bertpress.encoder.grids import block_of, quantize, symmetric_grid
+from bertpress.encoder.grids import block_of, symmetric_grid
 from bertpress.encoder.observers import RangeRule
-from bertpress.encoder.surgery import rebuild
 from bertpress.methods.activations import (
     activation_ranges,
     calibration,
@@ -34,7 +32,7 @@ from bertpress.methods.activations import (
     static_buffers,
 )
 from bertpress.methods.base import Context, Model, Need, Trait
-from bertpress.methods.quantization import ROWS, Quantizer
+from bertpress.methods.quantization import ROWS, Quantizer, on_grids
 
 
 class Int8(Quantizer):
@@ -57,23 +55,21 @@ class Int8(Quantizer):
 
     def finish(self, model: Model, ctx: Context) -> Model:
         """Calibrate, put the weights on their grids, and say how they are stored."""
-        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        blueprint, storage = model.blueprint, dict(model.storage)
+        blueprint, buffers = model.blueprint, dict[str, Tensor]()
         if self.activations:
-            state |= self._grids(model, ctx)
+            buffers = self._buffers(model, ctx)
             blueprint = blueprint.replace(activation_bits=8, activation_scales=self.activation_scales)
+        weights = {name: weight.detach() for name, weight in model.unique_weights()}
         grids = {
-            name: symmetric_grid(state[name], 8, block_of(state[name].shape, self.granularity))
+            name: symmetric_grid(weights[name], 8, block_of(weights[name].shape, self.granularity))
             for name in self.matrices(model)
         }
-        grids |= {name: symmetric_grid(state[name], bits, ROWS) for name, bits in self.tables(model)}
-        for name, grid in grids.items():
-            state[name] = quantize(state[name], grid)
-            storage[name] = on_grid(grid)
-        ctx.say(f"quantize/int8 keeps {len(storage)} weights as integers")
-        return rebuild(model, blueprint, state, storage)
+        grids |= {name: symmetric_grid(weights[name], bits, ROWS) for name, bits in self.tables(model)}
+        made = on_grids(model, grids, blueprint=blueprint, buffers=buffers)
+        ctx.say(f"quantize/int8 keeps {len(made.storage)} weights as integers")
+        return made
 
-    def _grids(self, model: Model, ctx: Context) -> dict[str, Tensor]:
+    def _buffers(self, model: Model, ctx: Context) -> dict[str, Tensor]:
         """Buffers of all slots' quantizers."""
         chosen = quantized_slots(model, classifier=self.classifier, scores=self.scores)
         if self.activation_scales == "dynamic":

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put
 from bertpress.methods.base import Context, Model, Need
+from bertpress.methods.distances import logit_distance
 from bertpress.methods.noise import BlockNoise, CentroidNoise, IntNoise, Noise, Refresh
 from bertpress.methods.product import ProductCode, pays, product_code, tune, write
 from bertpress.methods.quantization import FLOAT, ROWS, Bits, Quantizer
@@ -52,14 +52,6 @@ def computing(model: Model, name: str) -> Tensor:
     owner, _, attribute = name.rpartition(".")
     weight: Tensor = getattr(model.get_submodule(owner), attribute)
     return weight.detach()
-
-
-def logit_distance(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
-    """Mean squared difference; of token scores, pads do not count."""
-    if logits.ndim == 3:
-        real = batch["attention_mask"].bool()
-        logits, target = logits[real], target[real]
-    return F.mse_loss(logits, target)
 
 
 def energies(model: Model, names: Sequence[str], batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bertpress.artifact.codecs import on_grid
-from bertpress.encoder.grids import Block, block_of, quantize
-from bertpress.encoder.surgery import rebuild
+from bertpress.encoder.grids import Block, block_of
 from bertpress.methods.base import Context, Model
-from bertpress.methods.quantization import FLOAT, ROWS, GridQuantizer
+from bertpress.methods.quantization import FLOAT, ROWS, GridQuantizer, on_grids
 
 
 class Uniform(GridQuantizer):
@@ -23,14 +21,9 @@ class Uniform(GridQuantizer):
 
     def finish(self, model: Model, ctx: Context) -> Model:
         """Put the weights on their grids and say how they are stored."""
-        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        storage = dict(model.storage)
+        weights = {name: weight.detach() for name, weight in model.unique_weights()}
         blocks: dict[str, tuple[int, Block]] = {name: (bits, ROWS) for name, bits in self.tables(model)}
         if self.bits != FLOAT:
             for name in self.matrices(model):
-                blocks[name] = (self.bits, block_of(state[name].shape, self.granularity, self.group))
-        for name, (bits, block) in blocks.items():
-            grid = self.grid(state[name], bits, block)
-            state[name] = quantize(state[name], grid)
-            storage[name] = on_grid(grid)
-        return rebuild(model, model.blueprint, state, storage)
+                blocks[name] = (self.bits, block_of(weights[name].shape, self.granularity, self.group))
+        return on_grids(model, {name: self.grid(weights[name], *block) for name, block in blocks.items()})

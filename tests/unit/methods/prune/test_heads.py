@@ -2,46 +2,19 @@
 
 import pytest
 import torch
+from tiny_task import BATCH, TASK, context, logits, tiny
 
 from bertpress import tasks
-from bertpress.encoder.blueprint import HeadSpec, uniform
-from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import keep_heads
-from bertpress.methods.base import Context
 from bertpress.methods.prune.heads import Heads
 from bertpress.methods.prune.neurons import Neurons
 from bertpress.methods.selection import keep_best, note, rounded, shares, to_multiples
-from bertpress.tasks import resolve
 
-TASK = resolve("sst2").replace(labels=("negative", "positive"))
-BATCH = {
-    "input_ids": torch.randint(5, 50, (6, 7), generator=torch.Generator().manual_seed(0)),
-    "attention_mask": (torch.arange(7) < torch.tensor([[7], [5], [3], [7], [1], [6]])).long(),
-    "labels": torch.tensor([0, 1, 1, 0, 1, 0]),
-}
-CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [BATCH])
-
-
-INPUTS = {key: BATCH[key] for key in ("input_ids", "attention_mask")}
-
-
-def tiny(layers=3, loud=False):
-    torch.manual_seed(3)
-    shape = uniform(layers=layers, hidden_size=16, heads=4, ffn=24, vocabulary=50, head=HeadSpec(kind="sequence"))
-    model = build_model(shape)
-    if loud:  # so that every head has a say
-        for weight in model.encoder.layers.parameters():
-            weight.data += 0.3 * torch.randn_like(weight)
-    return model
+CTX = context()
 
 
 def heads_of(model):
     return [layer.attention.heads for layer in model.blueprint.layers]
-
-
-def logits(model):
-    with torch.no_grad():
-        return model(**INPUTS).logits
 
 
 def test_global_ranking_by_hand():
@@ -126,7 +99,7 @@ def test_a_layer_may_lose_all_its_heads_and_others_go_on():
 
 
 def test_what_the_report_is_told():
-    ctx = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [BATCH])
+    ctx = context()
     cut = Heads(keep=0.5, step=0.2).attach(tiny(loud=True), ctx)
     for entry, heads in zip(ctx.notes["heads"], heads_of(cut), strict=True):
         assert len(entry["scores"]) == len(entry["kept"]) == 4

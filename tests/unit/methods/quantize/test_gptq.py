@@ -14,7 +14,8 @@ from bertpress.encoder.model import all_layers, build_model
 from bertpress.encoder.observers import observing
 from bertpress.encoder.surgery import share
 from bertpress.methods.base import Context
-from bertpress.methods.quantize.gptq import Gptq, Relay, call_order, inverse_factor, moments, solve, units
+from bertpress.methods.quantize.gptq import Gptq, call_order, inverse_factor, moments, solve, units
+from bertpress.methods.relay import Relay
 
 GRIDS = {"affine": affine_grid, "symmetric": symmetric_grid, "fitted": fitted_grid}
 

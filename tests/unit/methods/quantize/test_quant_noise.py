@@ -16,7 +16,7 @@ from bertpress.encoder.transforms import put, transformed, transforms
 from bertpress.methods.base import Context
 from bertpress.methods.noise import Noise, Refresh
 from bertpress.methods.quantize import quant_noise
-from bertpress.methods.quantize.quant_noise import QuantNoise, energies, group_of, logit_distance
+from bertpress.methods.quantize.quant_noise import QuantNoise, energies, group_of
 from bertpress.methods.transform import bake
 
 PRODUCT = {"variant": "product", "centroids": 16, "block_size": 8, "attention_block_size": 4}
@@ -230,14 +230,6 @@ def test_energies_are_sums_of_squares_over_real_tokens():
         with torch.no_grad():
             model(batch(seed)["input_ids"], batch(seed)["attention_mask"])
     torch.testing.assert_close(found, torch.cat(seen).square().sum(0))
-
-
-def test_logit_distance_by_hand():
-    mask = {"attention_mask": torch.tensor([[1, 0]])}
-    own, target = torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), torch.tensor([[[1.0, 5.0], [0.0, 0.0]]])
-    assert float(logit_distance(own, target, mask)) == 4.5  # (0 + 9) / 2; the pad does not count
-    assert float(logit_distance(own[0], target[0], mask)) == pytest.approx((0 + 9 + 81 + 81) / 4)
-    assert float(logit_distance(own, own, mask)) == 0
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "token", "span"])
