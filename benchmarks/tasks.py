@@ -98,7 +98,7 @@ def run(task: str, options: argparse.Namespace) -> dict[str, Any]:
         "evaluated_from_disk": scored,
         "float_exports": float_agreement(out / "teacher", options.data, 300),
         "simulation_with_itself": own_agreement(out / "model", options.data, 300),
-        "command": results["command"],
+        "command": results["command"].replace(str(Path.home()), "~"),
     }
 
 
