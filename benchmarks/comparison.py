@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from bertpress.artifact.header import inspect
 from bertpress.artifact.manifest import WEIGHTS
 from bertpress.errors import BertpressError, Interrupted
 from bertpress.measure.bench import Candidate, interleave
-from bertpress.measure.environment import environment
+from bertpress.measure.environment import environment, usable_cores
 from bertpress.measure.size import size
 from bertpress.measure.statistics import rounded
 from bertpress.outcome import scores, texts_of
@@ -242,6 +243,43 @@ def time_all(
                 known.write_text(json.dumps(measure(name, task), indent=1) + "\n", encoding="utf-8")
             write(entries_of(options))
     return 0
+
+
+def train_or_time(
+    doc: str | None,
+    known: Sequence[str],
+    name: str,
+    rows: Mapping[str, Row],
+    measure: Callable[..., Mapping[str, Any]],
+    write: Callable[[argparse.Namespace, list[dict[str, Any]]], None],
+    *,
+    seeds: Sequence[int] = (0,),
+    timed_rows: Sequence[str] | None = None,
+) -> int:
+    """The command of a table: train what is asked for, or with ``--time`` measure what has been trained.
+
+    Args:
+        doc: of the benchmark.
+        known: the tasks that it can run.
+        name: of its results.
+        rows: by the name of the line.
+        measure: of a row and a task, with ``options``; see :func:`time_all`.
+        write: of the options and all entries, after every run.
+        seeds: unless others are asked for.
+        timed_rows: names of those that are timed; None: all.
+
+    Returns:
+        The exit status.
+    """
+    parser = arguments(doc, known, name)
+    parser.set_defaults(seeds=list(seeds))
+    parser.add_argument("--time", action="store_true", help="time the artifacts that are there")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    options = parser.parse_args()
+    if options.time:
+        names = list(rows if timed_rows is None else timed_rows)
+        return time_all(names, options, partial(measure, options=options), partial(write, options))
+    return compare(rows, options, partial(write, options))
 
 
 def timing_of(entry: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from comparison import Row, arguments, compare, markdown, place_of, save, scored, teacher_of, time_all, timed, timing_of
+from comparison import Row, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
 
-from bertpress.measure.environment import usable_cores
 from bertpress.study.claims import ATTENTION, COMBINING, GENERAL_FIRST, Claim, check
 
 TASKS = ("sst2", "mrpc", "squad")
@@ -164,17 +162,7 @@ def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     options.results.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
-def main() -> int:
-    """Train what is asked for, or time the families; results are written after every run."""
-    parser = arguments(__doc__, TASKS, "distill")
-    parser.set_defaults(seeds=[0, 1])
-    parser.add_argument("--time", action="store_true", help="time the artifacts that are there")
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    options = parser.parse_args()
-    if not options.time:
-        return compare(ROWS, options, partial(write, options))
-    return time_all(["no teacher", *FAMILIES], options, partial(ratio, options=options), partial(write, options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        train_or_time(__doc__, TASKS, "distill", ROWS, ratio, write, seeds=(0, 1), timed_rows=["no teacher", *FAMILIES])
+    )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,14 @@ from comparison import (
     LIMITS,
     TIMED_TEXTS,
     Row,
-    arguments,
-    compare,
     int8_of,
     markdown,
     place_of,
     save,
     scored,
     teacher_of,
-    time_all,
     timing_of,
+    train_or_time,
 )
 
 from bertpress import artifact, tasks
@@ -41,7 +38,6 @@ from bertpress.artifact.predict import logits_of
 from bertpress.engines import load_engine
 from bertpress.engines.staged import Staged
 from bertpress.measure.bench import Candidate, interleave
-from bertpress.measure.environment import usable_cores
 from bertpress.outcome import BATCH, texts_of
 from bertpress.tasks import Rows
 
@@ -144,16 +140,5 @@ def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     options.results.with_suffix(".md").write_text(table(known), encoding="utf-8")
 
 
-def main() -> int:
-    """Run."""
-    parser = arguments(__doc__, TASKS, "dynamic")
-    parser.add_argument("--time", action="store_true", help="score and time the settings of what has been trained")
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    options = parser.parse_args()
-    if options.time:
-        return time_all(list(ROWS), options, partial(ratios, options=options), partial(write, options))
-    return compare(ROWS, options, partial(write, options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train_or_time(__doc__, TASKS, "dynamic", ROWS, ratios, write))

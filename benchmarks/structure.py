@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from comparison import Row, arguments, compare, markdown, place_of, save, scored, teacher_of, time_all, timed, timing_of
+from comparison import Row, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
 
 from bertpress import artifact, tasks
-from bertpress.measure.environment import usable_cores
 from bertpress.outcome import texts_of
 from bertpress.study.vocabulary import MATCHING, matching_tokens
 
@@ -160,16 +158,5 @@ def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
 
 
-def main() -> int:
-    """Train what is asked for, or time what has been trained; results are written after every run."""
-    parser = arguments(__doc__, TASKS, "structure")
-    parser.add_argument("--time", action="store_true", help="time the artifacts that are there")
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    options = parser.parse_args()
-    if not options.time:
-        return compare(ROWS, options, partial(write, options))
-    return time_all(list(ROWS), options, partial(measured, options=options), partial(write, options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train_or_time(__doc__, TASKS, "structure", ROWS, measured, write))
