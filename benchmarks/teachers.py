@@ -47,7 +47,9 @@ TEACHERS = (
     Pinned("minilm-l6", "ag_news", TrainSettings(epochs=3, learning_rate=1e-4, batch_size=32)),
     Pinned("minilm-l6", "stsb", TrainSettings(epochs=5, learning_rate=1e-4, batch_size=16)),
     Pinned("minilm-l6", "squad", TrainSettings(epochs=4, learning_rate=2e-4, batch_size=16)),
+    Pinned("minilm-l6", "mnli", TrainSettings(epochs=3, learning_rate=1e-4, batch_size=32)),
     Pinned("mpnet-base", "sst2", TrainSettings(epochs=1, learning_rate=2e-5, batch_size=32), floor=93.0),
+    Pinned("mpnet-base", "ag_news", TrainSettings(epochs=2, learning_rate=2e-5, batch_size=32)),
 )
 
 
