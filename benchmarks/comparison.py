@@ -36,6 +36,7 @@ from bertpress.training.progress import Meter
 CACHE = Path.home() / ".cache" / "bertpress"
 LIMITS = {"squad": (2000, 1000), "mnli": (None, 3000)}  # train and validation rows where all would take long
 TIMED_TEXTS, ROUNDS = 128, 12
+TOKENS = 32  # that multiply-accumulates are counted for
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def figures(request: Request, made: Pressed, baseline: Path) -> dict[str, Any]:
         **packed.as_keys(teacher.weight_bytes),
         "percent_without_embeddings": without,
         "bits_a_weight": 8 * sum(listing.bytes().values()) / listing.elements,
+        "macs": sum(made.artifact.blueprint.macs(TOKENS).values()),
         "parameters": made.artifact.blueprint.total_parameters,
         "parameters_without_embeddings": made.artifact.blueprint.parameters_without_embeddings,
         "seconds": sum(stage["seconds"] for stage in made.stages),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import (
+    TOKENS,
     Row,
     int8_of,
     markdown,
@@ -170,24 +171,21 @@ def table(entries: list[dict[str, Any]]) -> str:
     return markdown(head, lines)
 
 
-def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The entry with what its artifact tells, and with its timings where there are some."""
+def with_density(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The entry with the share of its layers' weights that are not zero, and with its timings where there are some."""
     place = place_of(options, entry["name"], entry["task"], entry["seed"])
-    if not place.is_dir():
-        return entry
-    if "macs" not in entry:
+    if "density" not in entry and place.is_dir():
         made = artifact.load(place / "model")
         weights = [weight for name, weight in made.model.unique_weights() if weight.ndim > 1 and ".layers." in name]
         kept = sum(int(weight.count_nonzero()) for weight in weights)
         entry["density"] = kept / max(1, sum(weight.numel() for weight in weights))
-        entry["macs"] = sum(made.blueprint.macs(32).values())
     return entry | timing_of(entry, options)
 
 
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     """Results of every run that has ended so far, of this command and of earlier ones."""
-    whole = [with_more(entry, options) for entry in entries]
-    save(options, {"entries": whole, "macs_tokens": 32})
+    whole = [with_density(entry, options) for entry in entries]
+    save(options, {"entries": whole, "macs_tokens": TOKENS})
     options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
 
 

@@ -16,14 +16,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from comparison import Row, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
+from comparison import TOKENS, Row, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
 
 from bertpress import artifact, tasks
 from bertpress.outcome import texts_of
 from bertpress.study.vocabulary import MATCHING, matching_tokens
 
 TASKS = ("sst2", "mrpc")
-TOKENS = 32
 FIRST = "stages.0.use.0"
 
 VOCABULARIES: dict[str, Row] = {
@@ -137,23 +136,15 @@ def table(entries: list[dict[str, Any]]) -> str:
                 continue
             times = first.get("timing", {}).get("artifact")
             cells = [name, task, f"{first['weight_bytes'] / 1e6:.1f} MB", f"{first['percent_of_teacher']:.1f}"]
-            cells += [f"{first['percent_without_embeddings']:.1f}", f"{first.get('macs', 0) / 1e6:.0f} M"]
+            cells += [f"{first['percent_without_embeddings']:.1f}", f"{first['macs'] / 1e6:.0f} M"]
             faster = [f"{times['speedup']:.2f}x", f"{times['peak_memory_bytes'] / 1e6:.0f} MB"] if times else None
             lines.append([*cells, *(faster or ["not run"] * 2), scored(entries, name, task), notes(first)])
     return markdown(head, lines)
 
 
-def with_more(entry: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The entry with its arithmetic, and with its timings where there are some."""
-    place = place_of(options, entry["name"], entry["task"], entry["seed"]) / "model"
-    if "macs" not in entry and place.is_dir():
-        entry["macs"] = sum(artifact.load(place).blueprint.macs(TOKENS).values())
-    return entry | timing_of(entry, options)
-
-
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     """Results of every run that has ended so far, of this command and of earlier ones."""
-    whole = [with_more(entry, options) for entry in entries]
+    whole = [entry | timing_of(entry, options) for entry in entries]
     save(options, {"entries": whole, "macs_tokens": TOKENS})
     options.results.with_suffix(".md").write_text(table(whole), encoding="utf-8")
 
