@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         register,
         report,
         results,
+        search,
         study,
         train,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "register",
     "report",
     "results",
+    "search",
     "study",
     "train",
 ]

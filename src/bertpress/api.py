@@ -19,6 +19,7 @@ from bertpress.measuring import Engine, bench, draw_profile, profile, report, re
 from bertpress.methods.registry import register
 from bertpress.predicting import predict
 from bertpress.recipe import Recipe
+from bertpress.search.conduct import search
 from bertpress.study.conduct import study
 from bertpress.tasks import Task, UserMetric
 from bertpress.training import TrainSettings
@@ -41,6 +42,7 @@ __all__ = [
     "register",
     "report",
     "results",
+    "search",
     "study",
     "train",
 ]

@@ -47,6 +47,8 @@ class Run:
         unlabelled: text without labels; None: that of the train split.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
         others: rows and teachers of what stages learn beside the task.
+        cache: folder of the teacher's answers; None: one in the run's folder.
+        answers: the folder that ``cache`` means.
         current: the tokenizer of the model that the last stage left.
     """
 
@@ -60,10 +62,13 @@ class Run:
     unlabelled: Rows | None = None
     masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
     others: Mapping[Asked, Other] = field(default_factory=dict)
+    cache: Path | None = None
+    answers: Path = field(init=False)
     current: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.current = self.tokenizer
+        self.answers = self.cache or self.folder / "cache"
 
     def texts(self) -> Rows:
         """The distinct texts of the train split, whether their labels may be read or not."""
@@ -213,12 +218,12 @@ def _train(
         objectives=objectives,
         callbacks=[callback for method in methods for callback in method.callbacks(ctx)],
         passes=[each for method in methods for each in method.passes(ctx)],
-        teacher=None if teacher is None else Teacher(teacher, cache=run.folder / "cache", answer=teachers_answer),
+        teacher=None if teacher is None else Teacher(teacher, cache=run.answers, answer=teachers_answer),
         state=ctx.state,
         metric=run.metric,
         answer=answer,
         collate=collate_for(ctx.tokenizer, ctx.teacher_tokenizer),
-        others=lessons(stage, run.others, model, ctx, shared=objectives, cache=run.folder / "cache"),
+        others=lessons(stage, run.others, model, ctx, shared=objectives, cache=run.answers),
     )
 
 

@@ -133,11 +133,11 @@ def _in_openvino(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int)
         elastic=None,
         head=HeadSpec(kind="sequence", labels=1, dense=False),
     )
-    return max(0.0, _of_graph(bare.with_layers((spec,) * COPIES), tokens) - _of_graph(bare, tokens)) / COPIES
+    return max(0.0, of_graph(bare.with_layers((spec,) * COPIES), tokens) - of_graph(bare, tokens)) / COPIES
 
 
 @lru_cache(maxsize=1024)
-def _of_graph(blueprint: Blueprint, tokens: int) -> float:
+def of_graph(blueprint: Blueprint, tokens: int) -> float:
     """Median milliseconds of random weights in this shape, with 8-bit weights and activations."""
     from bertpress.export.openvino import export
 

@@ -5,6 +5,7 @@ from bertpress.report.plain import bench_table, engines_table, markdown, table
 from bertpress.report.profiling import profile_page
 from bertpress.report.quantization import sensitivity_page
 from bertpress.report.run import run_page
+from bertpress.report.search import search_page, search_table
 from bertpress.report.study import study_page
 from bertpress.report.survey_table import study_table
 
@@ -14,6 +15,8 @@ __all__ = [
     "markdown",
     "profile_page",
     "run_page",
+    "search_page",
+    "search_table",
     "sensitivity_page",
     "study_page",
     "study_table",
