@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from typing_extensions import Unpack
 
 from bertpress import runner
+from bertpress.advice.conduct import advise
 from bertpress.artifact import Artifact
 from bertpress.demo import prepare
 from bertpress.errors import ArtifactError
@@ -28,6 +29,7 @@ __all__ = [
     "Artifact",
     "Recipe",
     "Task",
+    "advise",
     "bench",
     "compress",
     "demo",

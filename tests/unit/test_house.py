@@ -23,7 +23,7 @@ FLOORS = [
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
     {"recipe", "runfolder", "stages", "outcome", "teacher", "supervision", "data", "other_tasks", "overrides"},
     {"runner", "listing", "inputs", "demo", "measuring", "predicting"},
-    {"api", "study", "search"},
+    {"api", "study", "search", "advice"},
     {"terminal", "options", "cli", "docs", "__main__"},
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -8,7 +8,7 @@ import typer
 from bertpress.cli.compressing import compress, demo, train
 from bertpress.cli.listing import methods, recipes
 from bertpress.cli.measuring import bench, evaluate, profile
-from bertpress.cli.searching import search
+from bertpress.cli.searching import advise, search
 from bertpress.cli.studying import report, study
 from bertpress.cli.using import export, predict
 from bertpress.terminal import run
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 for _command in (  # in the order in which help shows them
-    demo, profile, train, compress, evaluate, bench, predict, export, methods, recipes, study, search, report,
+    demo, profile, train, compress, evaluate, bench, predict, export, methods, recipes, advise, study, search, report,
 ):  # fmt: skip
     app.command()(_command)
 

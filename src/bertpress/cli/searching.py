@@ -1,4 +1,4 @@
-"""The command that searches."""
+"""Commands that choose for the user."""
 
 from typing import Annotated, Literal
 
@@ -25,12 +25,48 @@ from bertpress.terminal import Answer, answering, command_line, say
 Option = typer.Option
 
 
+Target = Literal["latency", "size", "memory"]
+MaxLoss = Annotated[float, Option("--max-drop", min=0, help="Points that may be lost.")]
+
+
+@answering
+def advise(
+    model: Annotated[str, typer.Argument(help="Hub name, folder or shape of the model.")] = "shape:bert-base",
+    need: Annotated[Target, Option("--need", help="What is short.")] = "latency",
+    max_drop: MaxLoss = 1.0,
+    at_most: Annotated[str | None, Option("--at-most", help="A limit, such as 50MB or 5ms.")] = None,
+    task: Annotated[str | None, Option("--task", help="A task or a kind; else text classification.")] = None,
+    data: Data = None,
+    device: Annotated[str, Option("--device", help="What will run it: cpu, cuda or auto.")] = "auto",
+    text_columns: TextColumns = None,
+    label_column: LabelColumn = None,
+    max_length: MaxLength = None,
+    json_: Json = False,
+) -> Answer:
+    """Recommend recipes for this machine, a task and a need."""
+    from bertpress import api
+    from bertpress.report import advice_lines
+
+    figures = api.advise(
+        model,
+        need=need,
+        max_drop=max_drop,
+        at_most=at_most,
+        task=task,
+        data=data,
+        device=device,
+        command=command_line(),
+        **task_options(text_columns, label_column, max_length, None, False, None),
+    )
+    return Answer(figures, advice_lines(figures))
+
+
 @answering
 def search(
     model: Model,
     task: Task,
     out: Out,
-    max_drop: Annotated[float, Option("--max-drop", min=0, help="Points that may be lost.")] = 1.0,
+    max_drop: MaxLoss = 1.0,
     target: Annotated[Literal["latency", "size", "memory"], Option("--target", help="What is made small.")] = "latency",
     budget: Annotated[str, Option("--budget", help="Time that it may take, such as 30m.")] = "30m",
     confidence: Annotated[

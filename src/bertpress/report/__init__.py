@@ -1,5 +1,6 @@
 """Results for people: an HTML page, Markdown, and tables for the terminal, all pure functions of results."""
 
+from bertpress.report.advice import advice_lines
 from bertpress.report.comparison import verdict
 from bertpress.report.plain import bench_table, engines_table, markdown, table
 from bertpress.report.profiling import profile_page
@@ -10,6 +11,7 @@ from bertpress.report.study import study_page
 from bertpress.report.survey_table import study_table
 
 __all__ = [
+    "advice_lines",
     "bench_table",
     "engines_table",
     "markdown",
