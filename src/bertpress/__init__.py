@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Artifact,
         Recipe,
         Task,
+        advise,
         bench,
         compress,
         demo,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         register,
         report,
         results,
+        search,
         study,
         train,
     )
@@ -41,6 +43,7 @@ __all__ = [
     "Artifact",
     "Recipe",
     "Task",
+    "advise",
     "bench",
     "compress",
     "demo",
@@ -54,6 +57,7 @@ __all__ = [
     "register",
     "report",
     "results",
+    "search",
     "study",
     "train",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from typing_extensions import Unpack
 
 from bertpress import runner
+from bertpress.advice.conduct import advise
 from bertpress.artifact import Artifact
 from bertpress.demo import prepare
 from bertpress.errors import ArtifactError
@@ -19,6 +20,7 @@ from bertpress.measuring import Engine, bench, draw_profile, profile, report, re
 from bertpress.methods.registry import register
 from bertpress.predicting import predict
 from bertpress.recipe import Recipe
+from bertpress.search.conduct import search
 from bertpress.study.conduct import study
 from bertpress.tasks import Task, UserMetric
 from bertpress.training import TrainSettings
@@ -27,6 +29,7 @@ __all__ = [
     "Artifact",
     "Recipe",
     "Task",
+    "advise",
     "bench",
     "compress",
     "demo",
@@ -41,6 +44,7 @@ __all__ = [
     "register",
     "report",
     "results",
+    "search",
     "study",
     "train",
 ]

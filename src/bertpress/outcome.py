@@ -16,7 +16,7 @@ from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
 from bertpress.encoder.imports import Loaded
-from bertpress.engines import load_engine
+from bertpress.engines import Engine, load_engine
 from bertpress.engines.staged import Staged
 from bertpress.errors import ModelError
 from bertpress.export.parity import parity
@@ -26,7 +26,7 @@ from bertpress.measure.profile import breakdown
 from bertpress.measure.size import size
 from bertpress.measure.texts import Text
 from bertpress.runfolder import RunFolder
-from bertpress.tasks import Rows, Task
+from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import collate_for
 from bertpress.training.progress import Meter
 
@@ -211,8 +211,7 @@ def subnetworks(
 def scores(request: Request, data: Data, made: Artifact, engine: str, truth: list[Any]) -> dict[str, Any]:
     """Predictions on the validation split and what they are worth; for exports, how far they are from torch."""
     runner = load_engine(engine, made.path, request.threads)
-    encoded, logits = logits_of(data.task, data.validation, made.tokenizer, runner, BATCH)
-    answers = tasks.predictions(data.task, encoded, logits)
+    encoded, answers = answered(data.task, data.validation, made, runner)
     values = tasks.score(data.task, answers, truth, seed=request.seed, metric=request.metric)
     plain = {name: value.model_dump(mode="json") for name, value in values.items()}
     exits = None
@@ -231,6 +230,12 @@ def scores(request: Request, data: Data, made: Artifact, engine: str, truth: lis
         "parity": agreement,
         "exits": exits,
     }
+
+
+def answered(task: Task, rows: Rows, made: Artifact, runner: Engine) -> tuple[Encoded, list[Any]]:
+    """What an artifact on an engine answers to rows, and the rows as it read them."""
+    encoded, logits = logits_of(task, rows, made.tokenizer, runner, BATCH)
+    return encoded, tasks.predictions(task, encoded, logits)
 
 
 def _parity(request: Request, data: Data, made: Artifact, engine: str) -> dict[str, Any]:

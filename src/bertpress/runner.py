@@ -51,6 +51,7 @@ class Request:
         train_limit: at most so many training rows.
         validation_limit: at most so many validation rows.
         unlabelled: text without labels, in a file, a folder, or rows; None: that of the train splits under ``data``.
+        cache: folder of the teacher's answers, which runs may share; None: one of the run's own.
     """
 
     model: str | Path
@@ -69,6 +70,7 @@ class Request:
     train_limit: int | None = None
     validation_limit: int | None = None
     unlabelled: Path | Rows | None = None
+    cache: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -163,7 +165,9 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
 
     baseline = make_teacher(request, folder, data, source, tokenizer, say)
     teacher = baseline.model
-    shared = Run(folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others)
+    shared = Run(
+        folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others, request.cache
+    )
     model = source.model if request.teacher is not None else teacher
     reports = []
     for number, stage in enumerate(recipe.stages, start=1):

@@ -47,6 +47,7 @@ class Run:
         unlabelled: text without labels; None: that of the train split.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
         others: rows and teachers of what stages learn beside the task.
+        cache: folder of the teacher's answers; None: one in the run's folder.
         current: the tokenizer of the model that the last stage left.
     """
 
@@ -60,6 +61,7 @@ class Run:
     unlabelled: Rows | None = None
     masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
     others: Mapping[Asked, Other] = field(default_factory=dict)
+    cache: Path | None = None
     current: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,6 +197,7 @@ def _train(
     if not objectives:
         raise RecipeError(f"stage {stage.name}: has no loss; give it a method that brings one, or task_loss=true")
     teacher, answer, teachers_answer = ctx.teacher, None, None
+    cache = run.cache or run.folder / "cache"
     if stage.guessers:
         answer = ctx.state["guesses"] = guesses_for(model, run.masked_lm(), ctx.seed)
     if teacher is not None and "teacher" in stage.guessers:
@@ -213,12 +216,12 @@ def _train(
         objectives=objectives,
         callbacks=[callback for method in methods for callback in method.callbacks(ctx)],
         passes=[each for method in methods for each in method.passes(ctx)],
-        teacher=None if teacher is None else Teacher(teacher, cache=run.folder / "cache", answer=teachers_answer),
+        teacher=None if teacher is None else Teacher(teacher, cache=cache, answer=teachers_answer),
         state=ctx.state,
         metric=run.metric,
         answer=answer,
         collate=collate_for(ctx.tokenizer, ctx.teacher_tokenizer),
-        others=lessons(stage, run.others, model, ctx, shared=objectives, cache=run.folder / "cache"),
+        others=lessons(stage, run.others, model, ctx, shared=objectives, cache=cache),
     )
 
 

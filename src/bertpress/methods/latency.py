@@ -127,17 +127,31 @@ def _in_torch(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) ->
 @lru_cache(maxsize=1024)
 def _in_openvino(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) -> float:
     """Median milliseconds of one sub-unit, warm: those of a graph with some of them less those of one without any."""
-    bare = blueprint.replace(
+    rest = bare(blueprint)
+    return max(0.0, of_graph(rest.with_layers((spec,) * COPIES), tokens) - of_graph(rest, tokens)) / COPIES
+
+
+def bare(blueprint: Blueprint) -> Blueprint:
+    """The same layers with the least before and behind them."""
+    return blueprint.replace(
         embeddings=EmbeddingSpec(vocabulary=8, size=blueprint.hidden_size, positions=0, segments=0),
         shortening=None,
         elastic=None,
         head=HeadSpec(kind="sequence", labels=1, dense=False),
     )
-    return max(0.0, _of_graph(bare.with_layers((spec,) * COPIES), tokens) - _of_graph(bare, tokens)) / COPIES
+
+
+@torch.no_grad()
+def of_model(blueprint: Blueprint, tokens: int) -> float:
+    """Median milliseconds of random weights in this shape, in float32 in PyTorch."""
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(blueprint).eval()
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    return _median_of(lambda: model(ids, torch.ones_like(ids)))
 
 
 @lru_cache(maxsize=1024)
-def _of_graph(blueprint: Blueprint, tokens: int) -> float:
+def of_graph(blueprint: Blueprint, tokens: int) -> float:
     """Median milliseconds of random weights in this shape, with 8-bit weights and activations."""
     from bertpress.export.openvino import export
 

@@ -1,0 +1,1 @@
+"""Which recipe for which machine, task and need."""

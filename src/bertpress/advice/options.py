@@ -1,0 +1,73 @@
+"""What can be advised: recipes with the shape that they leave, and what they lost where they were measured here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bertpress.encoder.blueprint import Blueprint
+from bertpress.encoder.subnetworks import subnetwork
+
+FLOAT_BITS = 32.0
+CNN_ENCODER = 0.64e6
+"""Weights of ``chia-cnn`` beside its table, of which it has as many columns as the teacher."""
+
+
+class Option(NamedTuple):
+    """A recipe that may be advised.
+
+    Attributes:
+        recipe: its name.
+        saves: in words.
+        drop: points lost by MiniLM-L6 on ``sst2`` in this repository's tables; None: not measured.
+        depth: share of the layers that stays.
+        width: of the heads and neurons.
+        bits: of a weight of the encoder.
+        table_bits: of one of the embeddings.
+        integers: whether engines multiply integers.
+        trains: whether it takes training.
+        by_token: whether it leaves a state for each token and keeps a tokenizer that the teacher shares.
+        transformer: whether the student is one.
+    """
+
+    recipe: str
+    saves: str
+    drop: float | None
+    depth: float = 1.0
+    width: float = 1.0
+    bits: float = FLOAT_BITS
+    table_bits: float = FLOAT_BITS
+    integers: bool = False
+    trains: bool = False
+    by_token: bool = True
+    transformer: bool = True
+
+    def shape(self, blueprint: Blueprint) -> Blueprint:
+        """What is left of a model's layers."""
+        parts = subnetwork(blueprint, width=self.width, depth=self.depth)
+        return blueprint.with_layers(tuple(part.of(blueprint.layers[part.layer]) for part in parts))
+
+    def macs(self, blueprint: Blueprint, tokens: int) -> float:
+        """Multiply-accumulates of a text."""
+        if not self.transformer:
+            return CNN_ENCODER * tokens
+        return float(sum(self.shape(blueprint).macs(tokens).values()))
+
+    def bytes(self, blueprint: Blueprint) -> float:
+        """Of the file, without what scales and headers take."""
+        table = blueprint.parameters()["embeddings"]
+        encoder = self.shape(blueprint).parameters_without_embeddings if self.transformer else CNN_ENCODER
+        return (table * self.table_bits + encoder * self.bits) / 8
+
+
+OPTIONS = (
+    Option("int8", "integers for weights and activations", 0.3, bits=8, table_bits=8, integers=True),
+    Option("linear-ptq", "8-bit weights", 0.0, bits=8, table_bits=8),
+    Option("gobo", "dictionaries of 3 bits, tables of 4", -0.3, bits=3, table_bits=4),
+    Option("ternarybert", "weights of three values", 2.9, bits=2, table_bits=2, trains=True),
+    Option("balanced", "half of the heads and neurons, then integers", 0.7, width=0.5, bits=8, table_bits=8,
+           integers=True, trains=True, by_token=False),
+    Option("quick", "half of depth and width, then integers", 4.6, depth=0.5, width=0.5, bits=8, table_bits=8,
+           integers=True, trains=True),
+    Option("chia-cnn", "convolutions in place of the Transformer", 7.5, trains=True, by_token=False,
+           transformer=False),
+)  # fmt: skip

@@ -1,0 +1,135 @@
+"""What is searched for, what was found of each candidate, and which of them is best: pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bertpress.tasks.bootstrap import Drop
+
+Target = Literal["latency", "size", "memory"]
+Kind = Literal["anchor", "cut", "student", "compound"]
+
+REDUCTION = 3
+"""Of so many candidates one is trained on, so many times longer (successive halving, Jamieson & Talwalkar 2016)."""
+SLACK = 3.0
+"""Points beyond the limit that more training is trusted to bring back."""
+WIDTH_OF_INTERVAL = 2 * 1.96
+"""Of a 95 % interval, in standard errors."""
+
+
+class Aim(BaseModel):
+    """What is to become small, and what it may cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Target = "latency"
+    max_drop: float = Field(1.0, ge=0, le=100, description="Points that may be lost against the teacher.")
+    confidence: float = Field(0.8, ge=0.5, lt=1, description="Probability that the winner keeps the limit.")
+
+
+class Tried(BaseModel):
+    """A candidate and what came of it; scores are of rows cut from train.
+
+    Attributes:
+        name: of its folder.
+        kind: ``anchor`` (bits alone, which all are compared with), ``cut`` without training, ``student``, ``compound``.
+        rung: how far it was trained: 0 shortest.
+        recipe: as plain data.
+        choices: what the sampler chose, of a student.
+        trial: its number at the sampler.
+        seconds: that it took.
+        cost: milliseconds predicted by the table, or bytes, as the target asks.
+        drop: against the teacher.
+        metric: with its interval.
+        figures: sizes and shape.
+        failure: why there is no artifact.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    kind: Kind
+    rung: int = 0
+    recipe: dict[str, Any]
+    choices: dict[str, Any] | None = None
+    trial: int | None = None
+    seconds: float = 0.0
+    cost: float | None = None
+    drop: Drop | None = None
+    metric: dict[str, Any] | None = None
+    figures: dict[str, Any] = Field(default_factory=dict)
+    failure: str | None = None
+
+    @property
+    def price(self) -> float:
+        """The cost; infinite where there is no artifact."""
+        return math.inf if self.cost is None else self.cost
+
+    @property
+    def lost(self) -> float:
+        """Points; infinite where there is no artifact."""
+        return math.inf if self.drop is None else self.drop.value
+
+
+def probability(drop: Drop | None, limit: float) -> float:
+    """That a loss is at most the limit, from its bootstrap interval taken as a normal one.
+
+    >>> round(probability(Drop(value=0.5, low=-0.48, high=1.48), 1.0), 2)
+    0.84
+    """
+    if drop is None:
+        return 0.0
+    error = (drop.high - drop.low) / WIDTH_OF_INTERVAL
+    if error <= 0:
+        return float(drop.value <= limit)
+    return 0.5 * (1 + math.erf((limit - drop.value) / error / math.sqrt(2)))
+
+
+def finalists(tried: Sequence[Tried], aim: Aim, count: int) -> list[Tried]:
+    """The cheapest of those that keep the limit by the aim's confidence; where none does, the likeliest to keep it."""
+    sure = [each for each in tried if probability(each.drop, aim.max_drop) >= aim.confidence]
+    if not sure:
+        made = [each for each in tried if each.drop is not None]
+        return sorted(made, key=lambda each: -probability(each.drop, aim.max_drop))[:1]
+    return sorted(sure, key=lambda each: (each.price, each.lost))[:count]
+
+
+def best_cost(tried: Sequence[Tried], aim: Aim) -> float:
+    """Cost of the cheapest that keeps the limit; infinite where none does."""
+    sure = (each.price for each in tried if probability(each.drop, aim.max_drop) >= aim.confidence)
+    return min(sure, default=math.inf)
+
+
+def promotion(tried: Sequence[Tried], aim: Aim, rungs: int, *, eager: bool = False) -> Tried | None:
+    """The student that is trained on, or None.
+
+    Of the students of a rung, one in :data:`REDUCTION` goes on to the next: that which loses least beyond the limit,
+    the cheapest of equal ones.  Those that lose more than training brings back, or cost as much as something that keeps
+    the limit already, do not.
+
+    Args:
+        tried: everything so far.
+        aim: of the search.
+        rungs: how many there are.
+        eager: whether to go on although there are too few to choose from, as time is left for nothing else.
+    """
+    bound = best_cost(tried, aim)
+    for rung in reversed(range(rungs - 1)):
+        here = [each for each in tried if each.kind == "student" and each.rung == rung]
+        gone_on = {each.trial for each in tried if each.kind == "student" and each.rung == rung + 1}
+        if not eager and len(here) < REDUCTION * (len(gone_on) + 1):
+            continue
+        waiting = [
+            each
+            for each in here
+            if each.trial not in gone_on
+            and each.lost <= aim.max_drop + SLACK
+            and (each.price < bound or (each.price == bound and probability(each.drop, aim.max_drop) < aim.confidence))
+        ]
+        if waiting:
+            return min(waiting, key=lambda each: (max(0.0, each.lost - aim.max_drop), each.price))
+    return None

@@ -1,0 +1,113 @@
+"""Advice for six situations, each different and with its reason; expectations against closed forms."""
+
+import pytest
+
+from bertpress.advice.conduct import look_at, measured
+from bertpress.advice.facts import Machine, Need, Speed, TaskFacts, comes_again, limit_of
+from bertpress.advice.options import OPTIONS
+from bertpress.advice.rules import advise
+from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.errors import UserError
+from bertpress.measure.environment import int8_is_fast
+from bertpress.tasks import from_records, resolve
+
+BASE = uniform(layers=12, hidden_size=768, heads=12, ffn=3072, head=HeadSpec(kind="sequence"))
+SERVER = Machine(16, int8_is_fast(frozenset({"avx2", "vnni"})), speed=Speed(0.2, float32=4.0, int8=1.0))
+OLD = Machine(4, int8_is_fast(frozenset({"avx2"})), speed=Speed(0.2, float32=8.0, int8=7.5))
+SENTENCES = TaskFacts()
+SITUATIONS = {
+    "server": (SERVER, SENTENCES, Need()),
+    "old": (OLD, SENTENCES, Need(max_drop=8.0)),
+    "50 MB": (SERVER, SENTENCES, Need("size", limit=50e6)),
+    "long": (SERVER, TaskFacts(tokens=700, longest=1900), Need()),
+    "passages": (SERVER, TaskFacts("question-answering", 200, 380, fixed_passages=True), Need()),
+    "tags": (OLD, TaskFacts("token-classification", 30, 60), Need()),
+}
+
+
+def advice(name):
+    return advise(*SITUATIONS[name], BASE)
+
+
+def test_every_situation_has_an_answer_of_its_own():
+    answers = {name: tuple((each.recipe, each.why) for each in advice(name)) for name in SITUATIONS}
+    assert len(set(answers.values())) == len(SITUATIONS)
+    assert all(why for found in answers.values() for _, why in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "reason"),
+    [
+        ("server", "balanced", "the processor has VNNI dot products"),
+        ("old", "chia-cnn", "students that are no Transformers suit a strict latency"),
+        ("50 MB", "gobo", "within the limit of 50.0 MB"),
+        ("long", "local-attention", "texts reach 1900 tokens"),
+        ("passages", "deformer", "encoded once and kept"),
+        ("tags", "int8", "leaves a state for each token"),
+    ],
+)
+def test_the_best_and_why(name, recipe, reason):
+    best = advice(name)[0]
+    assert best.recipe == recipe
+    assert any(reason in why for why in best.why), best.why
+
+
+def test_without_integer_instructions_it_says_that_integers_are_no_faster():
+    by_name = {each.recipe: each for each in advise(OLD, SENTENCES, Need(), BASE)}
+    assert any("no VNNI or AMX: int8 is smaller, hardly faster" in why for why in by_name["int8"].why)
+
+
+def test_tags_are_not_given_what_leaves_no_state_for_each_token():
+    assert not {"chia-cnn", "balanced", "deformer"} & {each.recipe for each in advice("tags")}
+
+
+def test_what_loses_too_much_stands_behind_and_says_so():
+    found = advise(SERVER, SENTENCES, Need("size", max_drop=-1.0), BASE)
+    assert not any(each.fits for each in found)
+    assert found[0].why[-1].endswith("more than the -1 that may go")
+    fitting = [each.fits for each in advise(SERVER, SENTENCES, Need("size", limit=80e6), BASE)]
+    assert fitting == [True, True, False]
+
+
+def test_bytes_and_latencies_are_what_the_shape_says():
+    table = 30522 * 768 + 512 * 768 + 2 * 768 + 2 * 768
+    by_name = {option.recipe: option for option in OPTIONS}
+    assert by_name["int8"].bytes(BASE) == BASE.total_parameters
+    encoder = BASE.total_parameters - table
+    assert by_name["gobo"].bytes(BASE) == pytest.approx((4 * table + 3 * encoder) / 8)
+    quick = by_name["quick"].shape(BASE)
+    assert (len(quick.layers), len(quick.layers[0].attention.heads), quick.layers[0].ffn) == (6, 6, (1536,))
+    best = advice("server")[0]
+    macs = sum(by_name["balanced"].shape(BASE).macs(128).values())
+    assert best.latency_ms == pytest.approx(0.2 + macs / 1e9)
+
+
+def test_passages_that_come_again_and_lengths_are_seen():
+    rows = [{"question": f"who {'is ' * i}?", "context": f"passage {i % 2}", "answers": None} for i in range(10)]
+    facts = look_at(resolve("squad"), from_records(rows), None)
+    assert facts == TaskFacts("question-answering", 8, 13, fixed_passages=True)
+    assert not comes_again([str(i) for i in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "value"), [("50MB", "size", 5e7), ("5ms", "latency", 5.0), ("1.5GB", "memory", 1.5e9)]
+)
+def test_limits(text, target, value):
+    assert limit_of(text, target) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "wanted"), [("5ms", "size", "bytes such as 50MB"), ("50MB", "latency", "a time such as 5ms")]
+)
+def test_limits_of_the_wrong_kind(text, target, wanted):
+    with pytest.raises(UserError, match=f"^--at-most {text}: must be {wanted} where the need is {target}$"):
+        limit_of(text, target)
+
+
+@pytest.mark.slow
+def test_expected_latency_is_within_a_quarter_of_what_is_measured():
+    from bertpress.methods.latency import of_graph
+
+    shape = uniform(layers=6, hidden_size=384, heads=12, ffn=1536, vocabulary=50, head=HeadSpec(kind="sequence"))
+    speed, half = measured(shape, 64), next(o for o in OPTIONS if o.recipe == "balanced").shape(shape)
+    assert speed(sum(half.macs(64).values()), integers=True) == pytest.approx(of_graph(half, 64), rel=0.25)
