@@ -5,19 +5,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from bertpress.artifact import card, hub
 from bertpress.artifact import manifest as manifests
 from bertpress.artifact.codecs.bitmap import Bitmap
 from bertpress.artifact.exits import measure_curve, speed_for, speed_of
 from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.load import Checked, check, load_model
-from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest
+from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest, first_fault
 from bertpress.artifact.predict import Predictor, logits_of
 from bertpress.artifact.save import finite, parent_of, save, update, without_samples
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.subnetworks import cut, subnetwork
-from bertpress.errors import ArtifactError, DataError
+from bertpress.encoder.tokenizers import check_ids, read_tokenizer
+from bertpress.errors import ArtifactError, DataError, ModelError
 from bertpress.tasks import Rows, Task, UserMetric, predictions, references, score
 from bertpress.tasks import load as load_rows
 
@@ -84,17 +87,22 @@ class Artifact:
     @cached_property
     def tokenizer(self) -> Any:
         """The transformers tokenizer that lies in the folder."""
-        from transformers import AutoTokenizer
-
         try:
-            return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{self.path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+            tokenizer = read_tokenizer(self.path)
+            check_ids(tokenizer, self.blueprint.embeddings.vocabulary, self.path)
+        except ModelError as error:
+            raise ArtifactError(str(error)) from None
+        return tokenizer
 
     @cached_property
     def task(self) -> Task | None:
         """What the model was trained for, with its labels; None for an encoder without a task."""
-        return Task.model_validate(self.manifest.task) if self.manifest.task is not None else None
+        if self.manifest.task is None:
+            return None
+        try:
+            return Task.model_validate(self.manifest.task)
+        except ValidationError as error:
+            raise ArtifactError(f"{self.path / manifests.NAME}: task: {first_fault(error)}") from None
 
     def predict(
         self,

@@ -61,9 +61,9 @@ def _blueprint(path: Path) -> Blueprint:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return Blueprint.model_validate(fields["blueprint"])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("blueprint", *first["loc"])))
-        raise ArtifactError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        told = manifests.first_fault(error)
+        nested = bool(error.errors()[0]["loc"])
+        raise ArtifactError(f"{path}: blueprint{'.' + told if nested else told.removeprefix('the object')}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: no configuration with a blueprint ({type(error).__name__}: {error})") from None
 
@@ -86,7 +86,7 @@ def load_model(checked: Checked) -> BertpressPreTrainedModel:
         ArtifactError: the names or shapes of weights are not those of the configuration.
     """
     folder = checked.folder
-    config = BertpressConfig.from_pretrained(folder, local_files_only=True)
+    config = BertpressConfig.read(folder)
     name = (config.architectures or [""])[0]
     if (shell := _SHELLS.get(name)) is None:
         raise ArtifactError(f"{folder / 'config.json'}: architectures: {name!r} must be one of {', '.join(_SHELLS)}")

@@ -143,7 +143,10 @@ def transformers_config(family: Family, fields: Mapping[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
-        return CONFIG_MAPPING[family.model_type](**{k: v for k, v in fields.items() if k != "model_type"})
+        config = CONFIG_MAPPING[family.model_type](**{k: v for k, v in fields.items() if k != "model_type"})
+        if not isinstance(names := config.architectures or [], list) or not all(isinstance(n, str) for n in names):
+            raise TypeError(f"architectures={names!r} must be a list of names")
+        return config
     except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(" ".join(str(error).split())) from None
 

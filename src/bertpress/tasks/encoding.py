@@ -47,7 +47,14 @@ def _texts(rows: Rows, column: str) -> list[str]:
         if not isinstance(value, str):
             what = "is missing" if value is None else f"must be a text, not {type(value).__name__} {value!r}"
             raise DataError(f"{rows.place(i)}, column '{column}': the text {what}")
+        _check_text(value, rows, i, column)
     return values
+
+
+def _check_text(text: str, rows: Rows, i: int, column: str) -> None:
+    """Refuse half a surrogate pair, which JSON can spell and no tokenizer can read."""
+    if not text.isascii() and (half := next((c for c in text if "\ud800" <= c <= "\udfff"), None)):
+        raise DataError(f"{rows.place(i)}, column '{column}': U+{ord(half):04X} is no character")
 
 
 def words_of(task: Task, rows: Rows) -> list[list[str]]:
@@ -62,6 +69,7 @@ def words_of(task: Task, rows: Rows) -> list[list[str]]:
         words = as_list(value)
         if words is None or not all(isinstance(word, str) for word in words):
             raise DataError(f"{rows.place(i)}, column '{column}': {str(value)[:60]!r} is not a list of words")
+        _check_text("".join(words), rows, i, column)
         found.append(words)
     return found
 
