@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -11,6 +12,9 @@ import psutil
 from safetensors import SafetensorError
 
 from bertpress.errors import ArtifactError, MachineError
+
+if sys.platform != "win32":
+    import fcntl
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
 _CONVERT = (
@@ -91,6 +95,37 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         raise MachineError(
             f"{folder}: {free / 1e6:.1f} MB free on the disk, need {(needed_bytes + MARGIN_BYTES) / 1e6:.1f} MB"
         )
+
+
+@contextmanager
+def alone(folder: Path, *, waits: bool = False) -> Iterator[None]:
+    """Keep other writers out of ``folder`` for the time of the block, if they ask in the same way.
+
+    The lock is the system's, on the folder itself: it ends with the process, however that ends, and leaves no file.
+    Where system or disk have no such locks, nothing is kept out.
+
+    Args:
+        folder: is there.
+        waits: until others have gone; otherwise they are an error.
+
+    Raises:
+        MachineError: another writer is at work there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise MachineError(f"{folder}: another process is at work there; wait for it, or choose another") from None
+    except OSError:
+        pass  # no locks on this disk
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

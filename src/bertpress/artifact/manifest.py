@@ -40,6 +40,7 @@ class Parent(BaseModel):
 
     name: str
     sha256: Digest | None = Field(None, description="Of its weight file.")
+    revision: str | None = Field(None, description="The hub's commit, where it came from the hub.")
 
 
 class Manifest(BaseModel):

@@ -1,6 +1,7 @@
 """From rows to token ids: truncation or windows, tags at first sub-tokens, answers found through offsets."""
 
 import logging
+import threading
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,13 +21,18 @@ from bertpress.tasks.task import Task
 Array = npt.NDArray[Any]
 FIRST_TOKENS = 64  # of a question whose passage's windows must not depend on it
 _CHUNK = 2048  # texts tokenized at once: bounds memory, keeps the tokenizer's threads busy
+_TURN = threading.RLock()
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def _cutting(tokenizer: Any, **truncation: Any) -> Iterator[Any]:
-    """The tokenizer's backend with our truncation and no padding; its own settings are put back."""
-    backend = tokenizer.backend_tokenizer
+    """The tokenizer's backend with our truncation and no padding, for one thread at a time; then as it was."""
+    with _TURN:
+        yield from _cut(tokenizer.backend_tokenizer, truncation)
+
+
+def _cut(backend: Any, truncation: dict[str, Any]) -> Iterator[Any]:
     before, padding = backend.truncation, backend.padding
     backend.no_padding()
     if truncation:
