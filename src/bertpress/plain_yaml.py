@@ -8,6 +8,7 @@ import yaml
 
 LONGEST = 2**20  # characters
 LARGEST = 100_000  # values, aliases written out
+BRACKETS = 5000  # opened; the time that the parser takes grows with the square of those that stay open
 
 
 def parse(text: str) -> Any:
@@ -21,6 +22,8 @@ def parse(text: str) -> Any:
     """
     if len(text) > LONGEST:
         raise ValueError(f"{len(text):,} characters, must be at most {LONGEST:,}")
+    if (opened := text.count("[") + text.count("{")) > BRACKETS:
+        raise ValueError(f"{opened:,} brackets are opened, must be at most {BRACKETS:,}")
     try:
         loader = yaml.SafeLoader(text)
         try:

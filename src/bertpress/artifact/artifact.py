@@ -100,10 +100,15 @@ class Artifact:
         """What the model was trained for, with its labels; None for an encoder without a task."""
         if self.manifest.task is None:
             return None
+        place = f"{self.path / manifests.NAME}: task"
         try:
-            return Task.model_validate(self.manifest.task)
+            task = Task.model_validate(self.manifest.task)
         except ValidationError as error:
-            raise ArtifactError(f"{self.path / manifests.NAME}: task: {first_fault(error)}") from None
+            raise ArtifactError(f"{place}: {first_fault(error)}") from None
+        answers = self.blueprint.head.labels if self.blueprint.head else None
+        if task.labels is not None and answers and len(task.labels) != answers:
+            raise ArtifactError(f"{place}: has {len(task.labels)} labels, its model tells {answers} apart")
+        return task
 
     def predict(
         self,

@@ -225,8 +225,9 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
     """One of our own folders; with another head, its encoder under a fresh one."""
     assert source.folder is not None
     shells: dict[str, type[BertpressPreTrainedModel]] = {s.__name__: s for s in (*SHELLS, BertpressModel)}
-    name = (source.config.get("architectures") or ["BertpressModel"])[0]
-    if name not in shells:
+    names = source.config.get("architectures") or ["BertpressModel"]
+    name = names[0] if isinstance(names, list) else names
+    if not isinstance(name, str) or name not in shells:
         raise ModelError(f"{source.place}: architectures={name!r} must be one of {', '.join(shells)}")
     if not list(source.folder.glob("*.safetensors")):
         raise ModelError(f"{source.folder / WEIGHTS}: no such file")
