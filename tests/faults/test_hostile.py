@@ -56,6 +56,12 @@ def test_a_tokenizer_reads_nothing_outside_its_folder(tokenizer_folder, name):
         read_tokenizer(tokenizer_folder)
 
 
+def test_a_length_must_be_a_number(tokenizer_folder):
+    edit(tokenizer_folder / "tokenizer_config.json", model_max_length="long")
+    with pytest.raises(ModelError, match="model_max_length='long' must be a number"):
+        read_tokenizer(tokenizer_folder)
+
+
 def test_ids_that_the_model_lacks_are_refused(tokenizer_folder):
     tokenizer = read_tokenizer(tokenizer_folder)
     size = len(tokenizer)

@@ -5,23 +5,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from bertpress.artifact import card, hub
 from bertpress.artifact import manifest as manifests
 from bertpress.artifact.codecs.bitmap import Bitmap
 from bertpress.artifact.exits import measure_curve, speed_for, speed_of
 from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.folder import alone
-from bertpress.artifact.load import Checked, check, load_model
-from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest, first_fault
+from bertpress.artifact.load import Checked, check, load_model, read_tokenizer_for, task_of
+from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest
 from bertpress.artifact.predict import Predictor, logits_of
 from bertpress.artifact.save import finite, parent_of, save, update, without_samples
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.subnetworks import cut, subnetwork
-from bertpress.encoder.tokenizers import check_ids, read_tokenizer
-from bertpress.errors import ArtifactError, DataError, ModelError
+from bertpress.errors import ArtifactError, DataError
 from bertpress.tasks import Rows, Task, UserMetric, predictions, references, score
 from bertpress.tasks import load as load_rows
 
@@ -88,27 +85,12 @@ class Artifact:
     @cached_property
     def tokenizer(self) -> Any:
         """The transformers tokenizer that lies in the folder."""
-        try:
-            tokenizer = read_tokenizer(self.path)
-            check_ids(tokenizer, self.blueprint.embeddings.vocabulary, self.path)
-        except ModelError as error:
-            raise ArtifactError(str(error)) from None
-        return tokenizer
+        return read_tokenizer_for(self.path, self.blueprint)
 
     @cached_property
     def task(self) -> Task | None:
         """What the model was trained for, with its labels; None for an encoder without a task."""
-        if self.manifest.task is None:
-            return None
-        place = f"{self.path / manifests.NAME}: task"
-        try:
-            task = Task.model_validate(self.manifest.task)
-        except ValidationError as error:
-            raise ArtifactError(f"{place}: {first_fault(error)}") from None
-        answers = self.blueprint.head.labels if self.blueprint.head else None
-        if task.labels is not None and answers and len(task.labels) != answers:
-            raise ArtifactError(f"{place}: has {len(task.labels)} labels, its model tells {answers} apart")
-        return task
+        return task_of(self.path, self.manifest, self.blueprint)
 
     def predict(
         self,

@@ -26,7 +26,10 @@ def read_tokenizer(folder: str | Path) -> Any:
     place = Path(folder)
     _check(place)
     try:
-        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        if not isinstance(length := tokenizer.model_max_length, int | float):
+            raise ValueError(f"model_max_length={length!r} must be a number")
+        return tokenizer
     except Exception as error:  # the libraries below raise whatever a damaged file leads them to
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError | ValueError) else str(error)
         raise ModelError(f"{place}: no tokenizer ({' '.join(reason.split())[:200]})") from None
