@@ -20,6 +20,11 @@ class BertpressError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        """One line that a terminal can show: what users' files bring along moves no cursor and starts no new line."""
+        line = " ".join(super().__str__().split())
+        return "".join(c if c.isprintable() else "\ufffd" for c in line)
+
 
 class UserError(BertpressError):
     """The user's input is wrong; nothing was written."""

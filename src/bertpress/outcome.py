@@ -16,6 +16,7 @@ from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
 from bertpress.encoder.imports import Loaded
+from bertpress.encoder.tokenizers import check_ids, read_tokenizer
 from bertpress.engines import Engine, load_engine
 from bertpress.engines.staged import Staged
 from bertpress.errors import ModelError
@@ -44,18 +45,14 @@ def tokenizer_of(loaded: Loaded) -> Any:
     """The fast tokenizer that lies beside a model.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or not for this model.
     """
-    from transformers import AutoTokenizer
-
     folder = loaded.tokenizer_source
     if folder is None:
         raise ModelError(f"{loaded.source}: has no tokenizer, so it cannot read text")
-
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as fault:
-        raise ModelError(f"{folder}: no tokenizer ({' '.join(str(fault).split())[:200]})") from None
+    tokenizer = read_tokenizer(folder)
+    check_ids(tokenizer, loaded.model.blueprint.embeddings.vocabulary, folder)
+    return tokenizer
 
 
 def measure(

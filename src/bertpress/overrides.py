@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
+from bertpress import plain_yaml
 from bertpress.errors import RecipeError
 from bertpress.methods.fields import suggest
 
@@ -20,8 +19,8 @@ def scalar(text: str) -> Any:
         RecipeError: it is none.
     """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return plain_yaml.parse(text)
+    except ValueError:
         raise RecipeError(f"--set: {text!r} is not a YAML value") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from bertpress import plain_yaml
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Guesser, Method, Need, Trait
 from bertpress.methods.fields import suggest, validated
@@ -247,11 +248,9 @@ def read_mapping(text: str, place: str, keys: str) -> dict[str, Any]:
         RecipeError: it is not YAML, or holds something else.
     """
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{place}{line}: not YAML: {getattr(fault, 'problem', fault)}") from None
+        raw = plain_yaml.parse(text)
+    except ValueError as fault:
+        raise RecipeError(f"{place}{' ' if str(fault).startswith('line ') else ': '}{fault}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{place}: must be a mapping with {keys}, not {type(raw).__name__}")
     return raw

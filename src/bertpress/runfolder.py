@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bertpress.artifact.folder import write_file
+from bertpress.artifact.folder import alone, write_file
 from bertpress.errors import MachineError, UserError
 
 IDENTITY = "run.json"
@@ -31,23 +31,32 @@ class RunFolder:
 
         Raises:
             UserError: the folder holds something else, or another run.
-            MachineError: it cannot be written.
+            MachineError: it cannot be written, or another process is at work there.
         """
         plain = json.loads(json.dumps(identity, sort_keys=True))
-        place = path / IDENTITY
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: is not empty and holds no run; choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise MachineError(f"{path}: cannot be made ({os.strerror(fault.errno or 0)})") from None
+        with alone(path):
+            cls(path)._identify(plain, resume)
+        return cls(path)
+
+    def _identify(self, plain: dict[str, Any], resume: bool) -> None:
+        """Write down what was asked, or compare it with what was."""
+        place = self.path / IDENTITY
         if place.is_file():
             if not resume:
-                raise UserError(f"{path}: holds a run already; add --resume to go on with it, or choose another --out")
-            _same(path, json.loads(place.read_text(encoding="utf-8")), plain)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path}: is not empty and holds no run; choose another --out")
+                raise UserError(
+                    f"{self.path}: holds a run already; add --resume to go on with it, or choose another --out"
+                )
+            _same(self.path, _read(place), plain)
+        elif any(not _begun(each) for each in self.path.iterdir()):
+            raise UserError(f"{self.path}: is not empty and holds no run; choose another --out")
         else:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise MachineError(f"{path}: cannot be made ({os.strerror(fault.errno or 0)})") from None
             write_file(place, _text(plain))
-        return cls(path)
 
     def __truediv__(self, name: str) -> Path:
         """A path below."""
@@ -64,8 +73,27 @@ class RunFolder:
         place = self.path / name
         if not place.is_file():
             self.write(name, make())
-        content: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return content
+        return _read(place)
+
+
+def _begun(path: Path) -> bool:
+    """Whether this is the identity that a killed run was writing."""
+    return path.name.startswith(f".{IDENTITY}.") and path.name.endswith(".partial")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a file of a run.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        raise UserError(f"{path}: damaged ({fault}); delete it to have it made again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged (no object); delete it to have it made again")
+    return content
 
 
 def _text(content: Mapping[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
+from bertpress.artifact.folder import alone
 from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.engines import available
@@ -96,7 +98,12 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
         UserError: the input is wrong; the message is one line.
         Interrupted: Ctrl-C; the same request with ``resume`` goes on.
     """
-    made = press(request, say)
+    with pressing(request, say) as made:
+        return _told(request, made, say)
+
+
+def _told(request: Request, made: Pressed, say: Say) -> dict[str, Any]:
+    """Measure what was made, and write down all of it."""
     results = {
         "bertpress": __version__,
         "command": request.command,
@@ -133,8 +140,9 @@ class Pressed(NamedTuple):
     stages: list[dict[str, Any]]
 
 
-def press(request: Request, say: Say = lambda line: None) -> Pressed:
-    """Compress, and measure nothing.
+@contextmanager
+def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed]:
+    """Compress, and measure nothing; until the block ends, the run's folder is this process's alone.
 
     Raises:
         UserError: the input is wrong; the message is one line.
@@ -159,31 +167,39 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
     tokenizer = tokenizer_of(source)
     others = load_others(request, data.task, tokenizer)
 
-    folder = RunFolder.open(request.out, request.identity(), resume=request.resume)
-    folder.write("recipe.yaml", recipe.to_yaml())
-    folder.write("environment.json", environment(threads=request.threads, seed=request.seed))
+    identity = {**request.identity(), "revision": source.revision}
+    folder = RunFolder.open(request.out, identity, resume=request.resume)
+    with alone(folder.path):
+        folder.write("recipe.yaml", recipe.to_yaml())
+        folder.write("environment.json", environment(threads=request.threads, seed=request.seed))
 
-    baseline = make_teacher(request, folder, data, source, tokenizer, say)
-    teacher = baseline.model
-    shared = Run(
-        folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others, request.cache
-    )
-    model = source.model if request.teacher is not None else teacher
-    reports = []
-    for number, stage in enumerate(recipe.stages, start=1):
-        model, report = run_stage(shared, stage, number, model, source.model)
-        reports.append(report)
+        baseline = make_teacher(request, folder, data, source, tokenizer, say)
+        teacher = baseline.model
+        shared = Run(
+            folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others, request.cache
+        )
+        model = source.model if request.teacher is not None else teacher
+        reports = []
+        for number, stage in enumerate(recipe.stages, start=1):
+            model, report = run_stage(shared, stage, number, model, source.model)
+            reports.append(report)
 
-    pressed = save_artifact(request, folder, data, model, shared.current, baseline)
-    if pressed.blueprint.exit is not None and pressed.manifest.exits is None:
-        say("measuring what early exits cost, on rows cut from train")
-        rows = data.selection(request.seed)[1].limit(EXIT_ROWS, request.seed)
-        pressed.calibrate_exits(rows, metric=request.metric)
-    for runtime in recipe.export:
-        if runtime not in pressed.exports:
-            say(f"exporting to {runtime}")
-            pressed.export(runtime)
-    return Pressed(folder, data, baseline, pressed, reports)
+        pressed = save_artifact(request, folder, data, model, shared.current, baseline, source.revision)
+        if pressed.blueprint.exit is not None and pressed.manifest.exits is None:
+            say("measuring what early exits cost, on rows cut from train")
+            rows = data.selection(request.seed)[1].limit(EXIT_ROWS, request.seed)
+            pressed.calibrate_exits(rows, metric=request.metric)
+        for runtime in recipe.export:
+            if runtime not in pressed.exports:
+                say(f"exporting to {runtime}")
+                pressed.export(runtime)
+        yield Pressed(folder, data, baseline, pressed, reports)
+
+
+def press(request: Request, say: Say = lambda line: None) -> Pressed:
+    """Compress, and measure nothing; see :func:`pressing`."""
+    with pressing(request, say) as made:
+        return made
 
 
 def hardware_note(recipe: Recipe) -> str | None:
@@ -224,6 +240,7 @@ def save_artifact(
     model: BertpressPreTrainedModel,
     tokenizer: Any,
     baseline: Artifact,
+    revision: str | None,
 ) -> Artifact:
     """The compressed model in the form that its user will load."""
     place = folder / "model"
@@ -273,24 +290,27 @@ def fine_tune(
     rows = load_data(request)
     source = trained_model(model, rows.task)
     tokenizer = tokenizer_of(source)
-    folder = RunFolder.open(out, request.identity(), resume=resume)
-    shared = Run(folder, rows, tokenizer, seed, say)
-    trained, report = run_stage(shared, recipe.stages[0], 1, source.model, source.model)
-    place = folder / "model"
-    if place.is_dir():
-        made = artifact.load(place)
-    else:
-        made = artifact.save(trained, tokenizer, rows.task, place, recipe=recipe.to_dict(), seed=seed, command=command)
-    scores = made.evaluate(rows.validation, metric=metric)
-    results = {
-        "path": str(place),
-        "metric": next(iter(scores.values())).model_dump(mode="json"),
-        "metrics": {name: score.model_dump(mode="json") for name, score in scores.items()},
-        "train": report.get("train"),
-        "environment": environment(seed=seed),
-        "seed": seed,
-        "command": command,
-    }
-    made.record({"artifact": {"metric": results["metric"]}, "environment": results["environment"]})
-    folder.write("results.json", results)
-    return results
+    folder = RunFolder.open(out, {**request.identity(), "revision": source.revision}, resume=resume)
+    with alone(folder.path):
+        shared = Run(folder, rows, tokenizer, seed, say)
+        trained, report = run_stage(shared, recipe.stages[0], 1, source.model, source.model)
+        place = folder / "model"
+        if place.is_dir():
+            made = artifact.load(place)
+        else:
+            made = artifact.save(
+                trained, tokenizer, rows.task, place, recipe=recipe.to_dict(), seed=seed, command=command
+            )
+        scores = made.evaluate(rows.validation, metric=metric)
+        results = {
+            "path": str(place),
+            "metric": next(iter(scores.values())).model_dump(mode="json"),
+            "metrics": {name: score.model_dump(mode="json") for name, score in scores.items()},
+            "train": report.get("train"),
+            "environment": environment(seed=seed),
+            "seed": seed,
+            "command": command,
+        }
+        made.record({"artifact": {"metric": results["metric"]}, "environment": results["environment"]})
+        folder.write("results.json", results)
+        return results

@@ -10,7 +10,8 @@ from bertpress.artifact import manifest as manifests
 from bertpress.artifact.codecs.bitmap import Bitmap
 from bertpress.artifact.exits import measure_curve, speed_for, speed_of
 from bertpress.artifact.exporting import RUNTIMES, export
-from bertpress.artifact.load import Checked, check, load_model
+from bertpress.artifact.folder import alone
+from bertpress.artifact.load import Checked, check, load_model, read_tokenizer_for, task_of
 from bertpress.artifact.manifest import CARD, WEIGHTS, Manifest
 from bertpress.artifact.predict import Predictor, logits_of
 from bertpress.artifact.save import finite, parent_of, save, update, without_samples
@@ -84,17 +85,12 @@ class Artifact:
     @cached_property
     def tokenizer(self) -> Any:
         """The transformers tokenizer that lies in the folder."""
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{self.path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+        return read_tokenizer_for(self.path, self.blueprint)
 
     @cached_property
     def task(self) -> Task | None:
         """What the model was trained for, with its labels; None for an encoder without a task."""
-        return Task.model_validate(self.manifest.task) if self.manifest.task is not None else None
+        return task_of(self.path, self.manifest, self.blueprint)
 
     def predict(
         self,
@@ -250,10 +246,12 @@ class Artifact:
     def record(self, metrics: Mapping[str, Any]) -> None:
         """Enter measured figures (``baseline``, ``artifact``, ``environment``) into manifest and model card.
 
-        The artifact stays valid if the process is killed on the way.
+        The artifact stays valid if the process is killed on the way, and what other processes enter is kept.
         """
-        merged = self.manifest.replace(metrics={**self.manifest.metrics, **finite(without_samples(metrics))})
-        self.manifest = update(self.path, merged, {CARD: card.render(merged)})
+        with alone(self.path, waits=True):
+            there = manifests.read(self.path)
+            merged = there.replace(metrics={**there.metrics, **finite(without_samples(metrics))})
+            self.manifest = update(self.path, merged, {CARD: card.render(merged)})
 
     def calibrate_exits(self, rows: Rows, *, drop: float | None = None, metric: UserMetric | None = None) -> None:
         """Measure what each speed of early exits costs and saves, and keep it with the speed that is chosen by it.
@@ -273,7 +271,8 @@ class Artifact:
         permitted = rule.drop if drop is None else drop
         own = rule.speed if drop is None and rule.speed is not None else speed_for(curve, permitted)
         exits = {"speed": own, "drop": permitted, "rows": len(rows), "curve": curve}
-        self.manifest = update(self.path, self.manifest.replace(exits=exits), {})
+        with alone(self.path, waits=True):
+            self.manifest = update(self.path, manifests.read(self.path).replace(exits=exits), {})
         self._predictors.clear()
 
     def exit_speed(self, speed: float | None = None, max_drop: float | None = None) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertpress.artifact import card
 from bertpress.artifact import manifest as manifests
-from bertpress.artifact.folder import machine_errors, staged, sync, sync_directory
+from bertpress.artifact.folder import alone, machine_errors, staged, sync, sync_directory
 from bertpress.artifact.manifest import CARD, Manifest
 from bertpress.artifact.save import update
 from bertpress.errors import ArtifactError
@@ -39,7 +39,8 @@ def export(artifact: "Artifact", to: str, folder: Path | None, **options: Any) -
         return _beside(artifact, to, folder.absolute(), options), artifact.manifest
     if to not in RUNTIMES:
         raise ArtifactError(f"export to {to!r}: needs a folder, the artifact itself keeps {', '.join(RUNTIMES)}")
-    return artifact.path / to, _within(artifact, to, options)
+    with alone(artifact.path, waits=True):
+        return artifact.path / to, _within(artifact, to, options)
 
 
 def _write(artifact: "Artifact", to: str, folder: Path, options: dict[str, Any]) -> None:
@@ -72,7 +73,8 @@ def _beside(artifact: "Artifact", to: str, folder: Path, options: dict[str, Any]
 
 def _within(artifact: "Artifact", to: str, options: dict[str, Any]) -> Manifest:
     """Leave the manifest, come into the folder whole, enter the manifest: valid at every instant."""
-    path, manifest = artifact.path, artifact.manifest
+    path = artifact.path
+    manifest = manifests.read(path)
     partial = path / f".{to}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:

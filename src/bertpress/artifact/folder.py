@@ -1,8 +1,11 @@
 """Writing folders whole or not at all, and the rules on what may lie in one."""
 
 import errno
+import math
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -12,6 +15,9 @@ from safetensors import SafetensorError
 
 from bertpress.errors import ArtifactError, MachineError
 
+if sys.platform != "win32":
+    import fcntl
+
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
 _CONVERT = (
     'python -c "import torch, safetensors.torch as s; '
@@ -20,6 +26,7 @@ _CONVERT = (
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+PATIENCE_SECONDS = 5.0
 MARGIN_BYTES = 2**20  # for manifest, config, directory entries
 
 
@@ -91,6 +98,49 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         raise MachineError(
             f"{folder}: {free / 1e6:.1f} MB free on the disk, need {(needed_bytes + MARGIN_BYTES) / 1e6:.1f} MB"
         )
+
+
+@contextmanager
+def alone(folder: Path, *, waits: bool = False) -> Iterator[None]:
+    """Keep other writers out of ``folder`` for the time of the block, if they ask in the same way.
+
+    The lock is the system's, on the folder itself: it ends with the process, however that ends, and leaves no file.
+    Where system or disk have no such locks, nothing is kept out.
+
+    Args:
+        folder: is there.
+        waits: until others have gone; otherwise they are an error, once one that was killed has had time to go.
+
+    Raises:
+        MachineError: another writer is at work there.
+    """
+    if sys.platform == "win32":  # folders cannot be opened there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not _locked(handle, math.inf if waits else PATIENCE_SECONDS):
+            raise MachineError(f"{folder}: another process is at work there; wait for it, or choose another")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int, seconds: float) -> bool:
+    """Whether the lock of an open folder could be had within so many seconds."""
+    if sys.platform == "win32":
+        return True
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.05)
+        except OSError:
+            return True  # no locks on this disk
 
 
 @contextmanager

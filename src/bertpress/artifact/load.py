@@ -17,7 +17,9 @@ from bertpress.artifact.header import Listing, inspect
 from bertpress.artifact.manifest import REQUIRED, WEIGHTS, Manifest
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import SHELLS, BertpressConfig, BertpressModel, BertpressPreTrainedModel
-from bertpress.errors import ArtifactError, MachineError
+from bertpress.encoder.tokenizers import check_ids, read_tokenizer
+from bertpress.errors import ArtifactError, MachineError, ModelError
+from bertpress.tasks import Task
 
 _SHELLS: dict[str, type[BertpressPreTrainedModel]] = {shell.__name__: shell for shell in (*SHELLS, BertpressModel)}
 
@@ -61,9 +63,9 @@ def _blueprint(path: Path) -> Blueprint:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return Blueprint.model_validate(fields["blueprint"])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("blueprint", *first["loc"])))
-        raise ArtifactError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        told = manifests.first_fault(error)
+        nested = bool(error.errors()[0]["loc"])
+        raise ArtifactError(f"{path}: blueprint{'.' + told if nested else told.removeprefix('the object')}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: no configuration with a blueprint ({type(error).__name__}: {error})") from None
 
@@ -79,6 +81,39 @@ def _agree(folder: Path, blueprint: Blueprint, listing: Listing) -> None:
         raise MachineError(f"{listing.path}: needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
 
 
+def task_of(folder: Path, manifest: Manifest, blueprint: Blueprint) -> Task | None:
+    """What the manifest says that the model was trained for.
+
+    Raises:
+        ArtifactError: it is no task, or not this model's.
+    """
+    if manifest.task is None:
+        return None
+    place = f"{folder / manifests.NAME}: task"
+    try:
+        task = Task.model_validate(manifest.task)
+    except ValidationError as error:
+        raise ArtifactError(f"{place}: {manifests.first_fault(error)}") from None
+    answers = blueprint.head.labels if blueprint.head else None
+    if task.labels is not None and answers and len(task.labels) != answers:
+        raise ArtifactError(f"{place}: has {len(task.labels)} labels, its model tells {answers} apart")
+    return task
+
+
+def read_tokenizer_for(folder: Path, blueprint: Blueprint) -> Any:
+    """The tokenizer in the folder.
+
+    Raises:
+        ArtifactError: there is none, it is damaged, or it has ids that the model lacks.
+    """
+    try:
+        tokenizer = read_tokenizer(folder)
+        check_ids(tokenizer, blueprint.embeddings.vocabulary, folder)
+    except ModelError as error:
+        raise ArtifactError(str(error)) from None
+    return tokenizer
+
+
 def load_model(checked: Checked) -> BertpressPreTrainedModel:
     """Decode the weights into a model of the shape that ``config.json`` states, in evaluation mode.
 
@@ -86,7 +121,7 @@ def load_model(checked: Checked) -> BertpressPreTrainedModel:
         ArtifactError: the names or shapes of weights are not those of the configuration.
     """
     folder = checked.folder
-    config = BertpressConfig.from_pretrained(folder, local_files_only=True)
+    config = BertpressConfig.read(folder)
     name = (config.architectures or [""])[0]
     if (shell := _SHELLS.get(name)) is None:
         raise ArtifactError(f"{folder / 'config.json'}: architectures: {name!r} must be one of {', '.join(_SHELLS)}")

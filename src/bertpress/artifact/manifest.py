@@ -40,6 +40,7 @@ class Parent(BaseModel):
 
     name: str
     sha256: Digest | None = Field(None, description="Of its weight file.")
+    revision: str | None = Field(None, description="The hub's commit, where it came from the hub.")
 
 
 class Manifest(BaseModel):
@@ -146,15 +147,20 @@ def _validated(folder: Path, fields: dict[str, Any]) -> Manifest:
     try:
         manifest = Manifest.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the object"
         writer = fields.get("bertpress", "an unknown version")
-        raise ArtifactError(f"{folder / NAME}: {place}: {first['msg']} (written by bertpress {writer})") from None
+        raise ArtifactError(f"{folder / NAME}: {first_fault(error)} (written by bertpress {writer})") from None
     for name in manifest.files:
         inside(folder, name)
     if missing := [name for name in REQUIRED if name not in manifest.files]:
         raise ArtifactError(f"{folder / NAME}: files: {missing[0]} must be listed")
     return manifest
+
+
+def first_fault(error: ValidationError) -> str:
+    """Place and message of the first thing that is wrong."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "the object"
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def verify(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:

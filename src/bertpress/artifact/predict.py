@@ -73,6 +73,8 @@ class Predictor:
             raise DataError(f"{self.folder}: the artifact has no task, so its answers have no meaning; use .model")
         if self.task.kind == "masked-lm":
             raise DataError(f"{self.folder}: a masked language model has no answers to predict; use .model")
+        if self.task.labels is None and (self.task.is_classification or self.task.kind == "token-classification"):
+            raise DataError(f"{self.folder}: its task names no labels, so its answers have no meaning; use .model")
         return self.task
 
     def _answers(self, task: Task, chunk: list[Any], seen: int) -> list[Answer]:

@@ -120,12 +120,13 @@ def _name(folder: Path, recipe: Mapping[str, Any] | None, parent: Parent | None)
     return f"{parent.name.rpartition('/')[2]}-{recipe['name']}"
 
 
-def parent_of(name: str, folder: str | Path | None = None) -> Parent:
-    """How a manifest refers to the model that was compressed: its name, and the hash of its weights where they lie."""
+def parent_of(name: str, folder: str | Path | None = None, revision: str | None = None) -> Parent:
+    """How a manifest refers to the model that was compressed; hash and revision where they are known."""
     if Path(name).expanduser().is_dir():
         name = Path(name).expanduser().resolve().name  # where it lay is nobody else's business
     weights = None if folder is None else Path(folder) / WEIGHTS
-    return Parent(name=name, sha256=manifests.hash_file(weights).sha256 if weights and weights.is_file() else None)
+    digest = manifests.hash_file(weights).sha256 if weights and weights.is_file() else None
+    return Parent(name=name, sha256=digest, revision=revision)
 
 
 def update(folder: Path, manifest: Manifest, files: Mapping[str, str]) -> Manifest:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, cast
 
 from transformers import PretrainedConfig
 
 from bertpress.encoder.blueprint import Blueprint
+from bertpress.errors import ModelError
 
 
 class BertpressConfig(PretrainedConfig):  # type: ignore[misc]
@@ -26,6 +29,22 @@ class BertpressConfig(PretrainedConfig):  # type: ignore[misc]
             if shape.head and shape.head.kind in ("sequence", "token") and shape.head.labels:
                 kwargs.setdefault("num_labels", shape.head.labels)
         super().__init__(**kwargs)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> BertpressConfig:
+        """The configuration in a folder.
+
+        Raises:
+            ModelError: it is damaged, or a field that transformers knows has a wrong type.
+        """
+        try:
+            config = cls.from_pretrained(folder, local_files_only=True)
+            if not isinstance(names := config.architectures or [], list) or not all(isinstance(n, str) for n in names):
+                raise TypeError(f"architectures={names!r} must be a list of names")
+        except Exception as error:  # transformers checks few types, and uses them all
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ModelError(f"{Path(folder) / 'config.json'}: no configuration of a model ({reason})") from None
+        return cast(BertpressConfig, config)
 
     @property
     def shape(self) -> Blueprint:

@@ -143,7 +143,10 @@ def transformers_config(family: Family, fields: Mapping[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
-        return CONFIG_MAPPING[family.model_type](**{k: v for k, v in fields.items() if k != "model_type"})
+        config = CONFIG_MAPPING[family.model_type](**{k: v for k, v in fields.items() if k != "model_type"})
+        if not isinstance(names := config.architectures or [], list) or not all(isinstance(n, str) for n in names):
+            raise TypeError(f"architectures={names!r} must be a list of names")
+        return config
     except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(" ".join(str(error).split())) from None
 
@@ -222,8 +225,9 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
     """One of our own folders; with another head, its encoder under a fresh one."""
     assert source.folder is not None
     shells: dict[str, type[BertpressPreTrainedModel]] = {s.__name__: s for s in (*SHELLS, BertpressModel)}
-    name = (source.config.get("architectures") or ["BertpressModel"])[0]
-    if name not in shells:
+    names = source.config.get("architectures") or ["BertpressModel"]
+    name = names[0] if isinstance(names, list) else names
+    if not isinstance(name, str) or name not in shells:
         raise ModelError(f"{source.place}: architectures={name!r} must be one of {', '.join(shells)}")
     if not list(source.folder.glob("*.safetensors")):
         raise ModelError(f"{source.folder / WEIGHTS}: no such file")

@@ -128,7 +128,7 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if folder is not None and Path(folder).is_dir():
             for unpack in unpackers:
                 if (packed := unpack(Path(folder))) is not None:
-                    config = kwargs.get("config") or BertpressConfig.from_pretrained(folder)
+                    config = kwargs.get("config") or BertpressConfig.read(folder)
                     return cls.filled(config, *packed)
         return super().from_pretrained(folder, *args, **kwargs)
 

@@ -34,7 +34,7 @@ class Part(Protocol):
 
 
 class Engine(Protocol):
-    """One loaded model.  Not for several threads of the caller at once."""
+    """One loaded model, which threads of the caller may share: answers are those of one thread."""
 
     name: ClassVar[str]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ class OpenVINO:
             raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
         known = {port.any_name for port in self._compiled.inputs}
         self.inputs = tuple(name for name in (*INPUTS, STATES) if name in known)
-        self._request = self._compiled.create_infer_request()
+        self._request, self._turn = self._compiled.create_infer_request(), threading.Lock()
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OpenVINO:
@@ -64,10 +65,11 @@ class OpenVINO:
 
     def run(self, arrays: Mapping[str, Array]) -> list[Array]:
         """See :class:`bertpress.engines.base.Part`."""
-        for name in self.inputs:
-            self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
-        self._request.infer()
-        return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
+        with self._turn:
+            for name in self.inputs:
+                self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
+            self._request.infer()
+            return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""

@@ -7,6 +7,7 @@ gather the others, cut pads that none of them needs, go on.  Answers come back i
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ class Staged:
         self._parts, self._rule, self._exits = parts, blueprint.exit, blueprint.exits
         self.speed = speed
         self.left: NDArray[np.int64] = np.zeros(len(parts), dtype=np.int64)
+        self._turn = threading.Lock()
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""
@@ -47,7 +49,8 @@ class Staged:
             if not number:
                 found = np.empty_like(logits)
             found[rows[done]] = logits[done]
-            self.left[number] += done.sum()
+            with self._turn:
+                self.left[number] += done.sum()
             if done.all():
                 break
             arrays = {STATES: handed_on[0], "attention_mask": arrays["attention_mask"]}

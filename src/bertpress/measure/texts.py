@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bertpress.encoder.tokenizers import read_tokenizer
 from bertpress.errors import ModelError
 
 Text: TypeAlias = "str | tuple[str, str] | list[str]"
@@ -105,12 +106,7 @@ def _fast_tokenizer(folder: Path) -> Any:
             return Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path}: is no tokenizer ({str(error).splitlines()[0]})") from None
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: has no tokenizer ({str(error).splitlines()[0]})") from None
+    tokenizer = read_tokenizer(folder)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: its tokenizer has no fast form (tokenizer.json), which timing needs")
     return tokenizer.backend_tokenizer

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertpress.encoder.tokenizers import read_tokenizer
 from bertpress.errors import RecipeError
 
 Json = dict[str, Any]
@@ -45,12 +46,10 @@ def prefix(backend: Json) -> str:
 
 def rebuilt(tokenizer: Any, backend: Json) -> Any:
     """A tokenizer of the same class and settings around another ``tokenizer.json``, as it will be loaded again."""
-    from transformers import AutoTokenizer
-
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         (Path(folder) / FILE).write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
-        return AutoTokenizer.from_pretrained(folder)
+        return read_tokenizer(folder)
 
 
 def token_counts(tokenizer: Any, texts: Sequence[str]) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertpress.artifact.folder import alone
 from bertpress.errors import BertpressError, Interrupted
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say
@@ -49,26 +50,27 @@ def study(
     plan.check()
     out = Path(out).absolute()
     folder = RunFolder.open(out, {"study": plan.name}, resume=resume)
-    teachers, runs = teacher_jobs(plan, out), run_jobs(plan, out)
-    for place, job in {**teachers, **runs}.items():
-        prepare(place, job)
-    folder.write("plan.json", plan.model_dump(mode="json"))
-    try:
-        _do(teachers, plan, ray, say)
-        ready = {place: job for place, job in runs.items() if _has_teacher(place, job)}
-        _do(ready, plan, ray, say)
-        time_runs(runs, teachers, plan.timing, say)
-        profiles = profile_teachers(teachers, plan.timing.rounds, say)
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted("the study was interrupted") from None
-    found = gathered(plan, teachers, runs, profiles, command)
-    if not found["entries"]:
-        first = found["failures"][0]
-        raise BertpressError(
-            f"study {plan.name}: no run came to its end; {first['name']}: {first['reason']}, {first['said']}"
-        )
-    write(found, folder)
-    return found
+    with alone(folder.path):
+        teachers, runs = teacher_jobs(plan, out), run_jobs(plan, out)
+        for place, job in {**teachers, **runs}.items():
+            prepare(place, job)
+        folder.write("plan.json", plan.model_dump(mode="json"))
+        try:
+            _do(teachers, plan, ray, say)
+            ready = {place: job for place, job in runs.items() if _has_teacher(place, job)}
+            _do(ready, plan, ray, say)
+            time_runs(runs, teachers, plan.timing, say)
+            profiles = profile_teachers(teachers, plan.timing.rounds, say)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted("the study was interrupted") from None
+        found = gathered(plan, teachers, runs, profiles, command)
+        if not found["entries"]:
+            first = found["failures"][0]
+            raise BertpressError(
+                f"study {plan.name}: no run came to its end; {first['name']}: {first['reason']}, {first['said']}"
+            )
+        write(found, folder)
+        return found
 
 
 def _do(jobs: Mapping[Path, Job], plan: Plan, ray: str | None, say: Say) -> None:

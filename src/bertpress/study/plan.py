@@ -22,6 +22,7 @@ from bertpress.study import published
 from bertpress.training import TrainSettings
 
 Engine = Literal["torch", "onnxruntime", "openvino"]
+NAME = r"^\w[\w.-]*$"  # also of a folder, which must lie below the study's
 
 
 class Part(BaseModel):
@@ -56,7 +57,7 @@ class Timing(Part):
 class ModelEntry(Part):
     """A model that is compressed."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="What the study calls it.")
+    name: str = Field(pattern=NAME, description="What the study calls it.")
     path: str = Field(min_length=1, description="Hub name or folder.")
     teachers: dict[str, str] = Field(
         default_factory=dict, description="Fine-tuned models by task; the others are trained, once a task."
@@ -66,7 +67,7 @@ class ModelEntry(Part):
 class TaskEntry(Part):
     """A task that everything is scored on."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="What the study calls it.")
+    name: str = Field(pattern=NAME, description="What the study calls it.")
     task: str | None = Field(None, description="Its kind or well-known name, where that is not its name.")
     data: str | None = Field(None, description="Folder of its splits; else the study's.")
     train_limit: int | None = Field(None, ge=1, description="At most so many training rows.")
@@ -119,7 +120,7 @@ class RowEntry(Part):
 class Plan(Part):
     """A whole study."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=NAME)
     summary: str = ""
     models: tuple[ModelEntry, ...] = Field(min_length=1)
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)

@@ -23,7 +23,7 @@ from bertpress.measure.texts import Reader
 from bertpress.outcome import ENGINES, TIMED_TEXTS, answers, figures, scores, texts_of, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.runfolder import RunFolder
-from bertpress.runner import Pressed, Request, fine_tune, press
+from bertpress.runner import Pressed, Request, fine_tune, pressing
 from bertpress.study.jobs import ENTRY, JOB, RUN, Job, model_in, read
 from bertpress.study.vocabulary import coverage
 from bertpress.teacher import trained_model
@@ -86,31 +86,31 @@ def run(job: Job, place: Path) -> dict[str, Any]:
     fresh = job.row.start == "pretrained"
     request = _request(job, place / RUN, job.model.path if fresh else job.teacher, job.teacher if fresh else None)
     began, worked = time.monotonic(), time.process_time()
-    made = press(request, say)
-    spent = {"wall_seconds": time.monotonic() - began, "processor_seconds": time.process_time() - worked}
-    learnt = peak_resident_bytes()
-    errors = export(made.artifact, job)
-    engines = list(dict.fromkeys([*(engine for engine in job.engines if engine not in errors), "torch"]))
-    teacher = artifact.load(job.teacher, verify=False)
-    made.folder.once(BASELINE, lambda: _of_the_teacher(request, made, teacher))
-    found = answers(request, made.folder, made.data, teacher, made.artifact, engines, say)
-    times = [{"engine": engine} for engine in ("torch", *engines)]
-    outcome = figures(request, made.data, teacher, made.artifact, found, times, mean_tokens(request, made))
-    outcome["baseline"] |= {"name": job.model.name, "hidden_size": teacher.blueprint.hidden_size}
-    outcome["artifact"] |= {"hidden_size": made.artifact.blueprint.hidden_size, "errors": errors}
-    return {
-        "bertpress": __version__,
-        "label": job.row.label,
-        "model": job.model.name,
-        "task": job.task.name,
-        "seed": job.seed,
-        "start": job.row.start,
-        "recipe": job.recipe,
-        **outcome,
-        "stages": made.stages,
-        **spent,
-        "training_peak_bytes": learnt,
-    }
+    with pressing(request, say) as made:
+        spent = {"wall_seconds": time.monotonic() - began, "processor_seconds": time.process_time() - worked}
+        learnt = peak_resident_bytes()
+        errors = export(made.artifact, job)
+        engines = list(dict.fromkeys([*(engine for engine in job.engines if engine not in errors), "torch"]))
+        teacher = artifact.load(job.teacher, verify=False)
+        made.folder.once(BASELINE, lambda: _of_the_teacher(request, made, teacher))
+        found = answers(request, made.folder, made.data, teacher, made.artifact, engines, say)
+        times = [{"engine": engine} for engine in ("torch", *engines)]
+        outcome = figures(request, made.data, teacher, made.artifact, found, times, mean_tokens(request, made))
+        outcome["baseline"] |= {"name": job.model.name, "hidden_size": teacher.blueprint.hidden_size}
+        outcome["artifact"] |= {"hidden_size": made.artifact.blueprint.hidden_size, "errors": errors}
+        return {
+            "bertpress": __version__,
+            "label": job.row.label,
+            "model": job.model.name,
+            "task": job.task.name,
+            "seed": job.seed,
+            "start": job.row.start,
+            "recipe": job.recipe,
+            **outcome,
+            "stages": made.stages,
+            **spent,
+            "training_peak_bytes": learnt,
+        }
 
 
 def _of_the_teacher(request: Request, made: Pressed, teacher: Artifact) -> dict[str, Any]:

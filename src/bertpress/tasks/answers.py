@@ -32,7 +32,7 @@ def _unzipped(value: dict[str, Any]) -> list[Any] | None:
     texts, starts = value.get("text"), value.get("answer_start")
     if isinstance(texts, str):
         texts, starts = [texts], None if starts is None else [starts]
-    if texts is None or (starts is not None and len(starts) != len(texts)):
+    if not isinstance(texts, list) or not (starts is None or (isinstance(starts, list) and len(starts) == len(texts))):
         return None
     starts = starts if starts is not None else [None] * len(texts)
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
@@ -43,7 +43,7 @@ def _parse(value: Any) -> list[Answer] | None:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return None
     if isinstance(value, str):
         return [Answer(value, None)] if value else []
@@ -58,6 +58,8 @@ def _parse(value: Any) -> list[Answer] | None:
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
             return None
         start = entry.get("answer_start")
+        if not (start is None or isinstance(start, int) or (isinstance(start, float) and start.is_integer())):
+            return None
         found.append(Answer(entry["text"], None if start is None else int(start)))
     return [answer for answer in found if answer.text]
 
@@ -75,6 +77,8 @@ def gold_answers(task: Task, rows: Rows) -> list[list[Answer]]:
     for i, (value, context) in enumerate(zip(rows.column(task.label_column), contexts, strict=True)):
         answers = _parse(value)
         where = f"{rows.place(i)}, column '{task.label_column}'"
+        if not isinstance(context, str):
+            raise DataError(f"{rows.place(i)}, column '{task.text_columns[1]}': {str(context)[:60]!r} is not a text")
         if answers is None:
             raise DataError(f"{where}: needs texts with answer_start, got {str(value)[:80]!r}")
         for answer in answers:

@@ -1,6 +1,7 @@
 """From rows to token ids: truncation or windows, tags at first sub-tokens, answers found through offsets."""
 
 import logging
+import threading
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,13 +21,18 @@ from bertpress.tasks.task import Task
 Array = npt.NDArray[Any]
 FIRST_TOKENS = 64  # of a question whose passage's windows must not depend on it
 _CHUNK = 2048  # texts tokenized at once: bounds memory, keeps the tokenizer's threads busy
+_TURN = threading.RLock()
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def _cutting(tokenizer: Any, **truncation: Any) -> Iterator[Any]:
-    """The tokenizer's backend with our truncation and no padding; its own settings are put back."""
-    backend = tokenizer.backend_tokenizer
+    """The tokenizer's backend with our truncation and no padding, for one thread at a time; then as it was."""
+    with _TURN:
+        yield from _cut(tokenizer.backend_tokenizer, truncation)
+
+
+def _cut(backend: Any, truncation: dict[str, Any]) -> Iterator[Any]:
     before, padding = backend.truncation, backend.padding
     backend.no_padding()
     if truncation:
@@ -47,7 +53,14 @@ def _texts(rows: Rows, column: str) -> list[str]:
         if not isinstance(value, str):
             what = "is missing" if value is None else f"must be a text, not {type(value).__name__} {value!r}"
             raise DataError(f"{rows.place(i)}, column '{column}': the text {what}")
+        _check_text(value, rows, i, column)
     return values
+
+
+def _check_text(text: str, rows: Rows, i: int, column: str) -> None:
+    """Refuse half a surrogate pair, which JSON can spell and no tokenizer can read."""
+    if not text.isascii() and (half := next((c for c in text if "\ud800" <= c <= "\udfff"), None)):
+        raise DataError(f"{rows.place(i)}, column '{column}': U+{ord(half):04X} is no character")
 
 
 def words_of(task: Task, rows: Rows) -> list[list[str]]:
@@ -62,6 +75,7 @@ def words_of(task: Task, rows: Rows) -> list[list[str]]:
         words = as_list(value)
         if words is None or not all(isinstance(word, str) for word in words):
             raise DataError(f"{rows.place(i)}, column '{column}': {str(value)[:60]!r} is not a list of words")
+        _check_text("".join(words), rows, i, column)
         found.append(words)
     return found
 

@@ -40,6 +40,8 @@ def _json_lines(path: Path) -> Table:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path} line {number}: broken JSON, {error.msg} at column {error.colno}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+            raise DataError(f"{path} line {number}: unusable JSON, {error}") from None
         if not isinstance(record, dict):
             raise DataError(f"{path} line {number}: a JSON object is needed, not {type(record).__name__}")
         for name in record:
@@ -86,7 +88,7 @@ def _parquet(path: Path) -> Table:
 
     try:
         columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a sound Parquet file ({str(error).splitlines()[0]})") from None
     return columns, list(range(1, len(next(iter(columns.values()), ())) + 1))
 

@@ -26,7 +26,7 @@ def as_list(value: Any) -> list[Any] | None:
         if value.lstrip().startswith("["):
             try:
                 parsed = json.loads(value)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 return value.split()
             return parsed if isinstance(parsed, list) else None
         return value.split()

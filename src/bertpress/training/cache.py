@@ -130,7 +130,8 @@ class OutputCache:
             return False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            self.path.touch()  # not emptied: another process may be filling it, with the same bits
+            with self.path.open("r+b") as file:
                 file.truncate(self.size_bytes)
                 self._compute_all(file, compute, first, report)
         except OSError as error:

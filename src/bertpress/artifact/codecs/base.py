@@ -106,7 +106,7 @@ def _known(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     kind = value.get("kind")
-    if kind not in Codec.kinds:
+    if not isinstance(kind, str) or kind not in Codec.kinds:
         raise ValueError(f"codec kind {kind!r} is unknown (known: {', '.join(sorted(Codec.kinds))})")
     return Codec.kinds[kind].model_validate(value)
 

@@ -1,0 +1,54 @@
+"""Tokenizers that lie in a folder: read as data, whoever wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bertpress.encoder.sources import read_json
+from bertpress.errors import ModelError
+
+CONFIG = "tokenizer_config.json"
+_ELSEWHERE = "fast_tokenizer_files"  # names of files, which transformers opens wherever they lead
+
+
+def read_tokenizer(folder: str | Path) -> Any:
+    """The transformers tokenizer of a folder, which reads nothing outside of it and runs none of its code.
+
+    Unless it is told not to, transformers asks on standard input whether the folder's code may run; there the texts to
+    predict may lie, and the first of them would be the answer.
+
+    Raises:
+        ModelError: there is none, it is damaged, it leads outside the folder, or it would need code of its own.
+    """
+    from transformers import AutoTokenizer
+
+    place = Path(folder)
+    _check(place)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        if not isinstance(length := tokenizer.model_max_length, int | float):
+            raise ValueError(f"model_max_length={length!r} must be a number")
+        return tokenizer
+    except Exception as error:  # the libraries below raise whatever a damaged file leads them to
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError | ValueError) else str(error)
+        raise ModelError(f"{place}: no tokenizer ({' '.join(reason.split())[:200]})") from None
+
+
+def check_ids(tokenizer: Any, vocabulary: int, place: str | Path) -> None:
+    """Refuse a tokenizer with ids that the model's table does not have: they would be read from beyond its end.
+
+    Raises:
+        ModelError: naming the largest.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocabulary:
+        raise ModelError(f"{place}: its tokenizer has the id {largest}, must be below the model's {vocabulary}")
+
+
+def _check(folder: Path) -> None:
+    if not (folder / CONFIG).is_file():
+        return
+    for name in read_json(folder / CONFIG, dict).get(_ELSEWHERE) or ():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ModelError(f"{folder / CONFIG}: {_ELSEWHERE}: {name!r} must be the name of a file beside it")
