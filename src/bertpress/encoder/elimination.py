@@ -32,15 +32,13 @@ class Present:
     Attributes:
         weights: (batch, tokens), how many tokens of the text each stands for; 0: a pad, or one that left.
         places: (batch or 1, tokens), int64, where in the text they stand.
-        lengths: (batch, 1), tokens of each text before any left; float.
-        width: tokens of the longest of them, pads included.
+        lengths: (batch, 1), tokens of each text before any left; float, at least 1.
         masks: for the layers above, and for what pools.
     """
 
     weights: Tensor
     places: Tensor
     lengths: Tensor
-    width: Any
     masks: Masks
 
     @classmethod
@@ -49,7 +47,7 @@ class Present:
         batch, width, _ = hidden.shape
         weights = hidden.new_ones(batch, width) if masks.tokens is None else masks.tokens.to(hidden.dtype)
         places = torch.arange(width, device=hidden.device)[None]
-        return cls(weights, places, weights.sum(1, keepdim=True), width, masks)
+        return cls(weights, places, weights.sum(1, keepdim=True).clamp(min=1), masks)
 
     def become(self, weights: Tensor, places: Tensor | None = None, *, whole: bool) -> None:
         """Go on with these tokens.
@@ -99,38 +97,40 @@ def attention_received(maps: Tensor, weights: Tensor, *, others: bool = False) -
     return (weights[:, None] @ total)[:, 0]
 
 
-def foremost(scores: Tensor, weights: Tensor, counts: Tensor, width: Any) -> Tensor:
+def foremost(scores: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     """The tokens of largest score in each row, in the order in which they came; the first token, and no pad, is in.
 
     Args:
         scores: (batch, tokens).
         weights: (batch, tokens), 0 for pads.
-        counts: (batch, 1), how many of each row; float.
-        width: the largest of them, or more.
+        counts: (batch, 1), how many of each row, at least 1; float.
 
     Returns:
-        (batch, width), int64; behind those of a row the number of tokens.
+        (batch, most of a row), int64; behind those of a row the number of tokens.
     """
-    tokens = scores.shape[1]
+    tokens, width = scores.shape[1], most(counts, scores.shape[1])
     first = torch.arange(tokens, device=scores.device) == 0
     order = scores.masked_fill(weights == 0, PAD).masked_fill(first, FIRST).topk(width, dim=-1).indices
     inside = torch.arange(width, device=scores.device) < counts
-    return _smallest(torch.where(inside, order, tokens), width)
+    return torch.where(inside, order, tokens).topk(width, dim=-1, largest=False).values
 
 
 def staying(kept: Tensor) -> Tensor:
     """The tokens that are kept, in their order: (batch, tokens), bool, to what :func:`foremost` gives."""
     tokens = kept.shape[1]
-    most: Any = kept.sum(1).max()
-    if torch._C._get_tracing_state() is None:
-        most = int(most)
-        torch._check(most >= 1)
-        torch._check(most <= tokens)
-    return _smallest(torch.where(kept, torch.arange(tokens, device=kept.device), tokens), most)
+    places = torch.where(kept, torch.arange(tokens, device=kept.device), tokens)
+    return places.topk(most(kept.sum(1), tokens), dim=-1, largest=False).values
 
 
-def _smallest(places: Tensor, width: Any) -> Tensor:
-    return places.topk(width, dim=-1, largest=False).values
+def most(counts: Tensor, tokens: Any) -> Any:
+    """The largest count, at most ``tokens``, as a number, or as what stands for it while a graph is written down."""
+    found: Any = counts.max().to(torch.int64)
+    if torch.compiler.is_compiling():
+        found = found.item()
+        torch._check(found >= 2)  # a graph of several tokens holds for one, which attention would ask about
+        torch._check(found <= tokens)
+        return found
+    return found if torch._C._get_tracing_state() is not None else int(found)
 
 
 def taken(x: Tensor, chosen: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def keep(present: Present, chosen: Tensor, states: Sequence[Tensor]) -> list[Ten
     """Go on with ``chosen`` tokens, as :func:`foremost` gives them."""
     kept = chosen < present.weights.shape[1]
     chosen = torch.where(kept, chosen, 0)
-    places = present.places.expand(len(chosen), -1).gather(1, chosen)
+    places = present.places.expand(chosen.shape[0], -1).gather(1, chosen)
     present.become(kept.to(present.weights.dtype), places, whole=True)
     return [taken(x, chosen) for x in states]
 
@@ -158,9 +158,9 @@ class Top:
 
     def __call__(self, present: Present, read: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
         """See :class:`Rule`."""
-        counts, width = (self.spec.left(length, length) for length in (present.lengths, present.width))
         scores = attention_received(read, present.weights, others=True)
-        return keep(present, foremost(scores, present.weights, counts, width), states)
+        counts = self.spec.left(present.lengths, present.lengths)
+        return keep(present, foremost(scores, present.weights, counts), states)
 
 
 @dataclass(frozen=True)
@@ -216,16 +216,14 @@ class Merge:
         """See :class:`Rule`."""
         weights, tokens = present.weights, present.weights.shape[1]
         similarity, partner = partners(read, weights)
-        there = (weights > 0).to(weights.dtype).sum(1, keepdim=True)
-        chosen = foremost(
-            -similarity, weights, self.spec.left(present.lengths, there), self.spec.left(present.width, tokens)
-        )
+        there = (weights > 0).to(weights.dtype).sum(1, keepdim=True).clamp(min=1)
+        chosen = foremost(-similarity, weights, self.spec.left(present.lengths, there))
         into = chosen[:, :, None]
         stays = into == torch.arange(tokens, device=chosen.device)
         joins = (into == partner[:, None]) & ~stays.any(1, keepdim=True)
         parts = (stays | joins).to(weights.dtype) * weights[:, None]  # (batch, kept, tokens)
         sizes = parts.sum(-1)
-        places = present.places.expand(len(chosen), -1).gather(1, chosen.clamp(max=tokens - 1))
+        places = present.places.expand(chosen.shape[0], -1).gather(1, chosen.clamp(max=tokens - 1))
         present.become(sizes, places, whole=False)
         return [parts @ x / sizes.clamp(min=1)[:, :, None] for x in states]
 

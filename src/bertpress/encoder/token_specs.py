@@ -1,6 +1,6 @@
 """Layers that let tokens go, as data: which of them leave, and how many (:mod:`bertpress.encoder.elimination`).
 
-Numbers of tokens rise with the length of a text, so that what the longest text of a batch keeps is room enough for all.
+How many depends on the text alone, and on nothing that it is batched with.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def at_most(a: Any, b: Any) -> Any:
-    """The smaller of two numbers, which may be those of a tracer."""
-    traced = isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor)
-    return torch.minimum(torch.as_tensor(a), torch.as_tensor(b)) if traced else torch.sym_min(a, b)
+    """The smaller of two numbers, or of each of two tensors of them."""
+    whole = not (isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor))
+    return min(a, b) if whole else torch.minimum(torch.as_tensor(a), torch.as_tensor(b))
 
 
 def at_least(a: Any, b: Any) -> Any:
-    """The larger of two numbers, which may be those of a tracer."""
-    traced = isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor)
-    return torch.maximum(torch.as_tensor(a), torch.as_tensor(b)) if traced else torch.sym_max(a, b)
+    """The larger of two numbers, or of each of two tensors of them."""
+    return -at_most(-a, -b)
 
 
 def share_of(share: float, length: Any) -> Any:
@@ -41,7 +40,7 @@ def share_of(share: float, length: Any) -> Any:
         length: a whole number; or a float tensor of such, since engines round the quotients of integer tensors.
     """
     part = Fraction(share).limit_denominator(1000)
-    if isinstance(length, torch.Tensor) and length.is_floating_point():
+    if isinstance(length, torch.Tensor):
         return torch.floor((length * part.numerator + (part.denominator - 0.5)) / part.denominator)
     return (length * part.numerator + (part.denominator - 1)) // part.denominator
 
@@ -99,7 +98,7 @@ class MergeSpec(Leave):
 
     def left(self, length: Any, there: Any) -> Any:
         """See :class:`Leave`; at least half, since every second token is one that others are averaged with."""
-        half = torch.floor(there / 2 + 1) if isinstance(there, torch.Tensor) and there.ndim else there // 2 + 1
+        half = torch.floor(there / 2 + 1) if isinstance(there, torch.Tensor) else there // 2 + 1
         wanted = there - self.pairs if self.keep is None else at_most(share_of(self.keep, length), there)
         return at_most(at_least(wanted, half), there)
 

@@ -28,7 +28,7 @@ def test_significance_by_hand():
 def test_the_foremost_keep_their_order_the_first_stays_and_pads_rank_last():
     scores = torch.tensor([[0.0, 3.0, 1.0, 5.0, 2.0], [9.0, 1.0, 2.0, 7.0, 8.0]])
     weights = torch.tensor([[1.0] * 5, [1.0, 1.0, 1.0, 0.0, 0.0]])
-    found = foremost(scores, weights, torch.tensor([[3.0], [2.0]]), 3)
+    found = foremost(scores, weights, torch.tensor([[3.0], [2.0]]))
     assert found.tolist() == [[0, 1, 3], [0, 2, 5]]
     assert staying(torch.tensor([[True, False, True], [True, False, False]])).tolist() == [[0, 2], [0, 3]]
 
