@@ -7,7 +7,8 @@ The first form trains; see benchmarks/comparison.py for how a row is run.  The s
 artifact of seed 0 as it is on PyTorch and after ``quantize/int8`` on OpenVINO, scores it at each setting, and times the
 settings by turns with the same file at speed 0, which runs all layers in one graph.  A setting of a model with exits is
 a loss that is permitted on rows cut from train, not on those that are scored here.  A row without exits has one
-setting, and the teacher treated alike is what it is timed against.  Writes results/dynamic.json and .md.
+setting, and the teacher treated alike is what it is timed against; one whose recipe ends in integers has no other form.
+Writes results/dynamic.json and .md.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from bertpress.tasks import Rows
 
 TASKS = ("sst2", "mnli", "ag_news", "stsb")
 CLASSES = ("sst2", "mnli", "ag_news")
+TEXTS = ("sst2", "ag_news")
 DROPS = (0.5, 1.0, 2.0)
 ENGINES = {"float32": "torch", "int8": "openvino"}
 
@@ -50,6 +52,9 @@ ROWS: dict[str, Row] = {
     "DeeBERT": Row("deebert", tasks=CLASSES),
     "FastBERT": Row("fastbert", tasks=CLASSES),
     "PABEE": Row("pabee"),
+    "PoWER-BERT": Row("power-bert", tasks=TEXTS),
+    "LTP": Row("ltp", tasks=TEXTS),
+    "token merging": Row("token-merging", tasks=TEXTS),
 }
 
 
@@ -66,7 +71,7 @@ def answers(made: Artifact, engine: str, speed: float | None, rows: Rows, thread
     assert task is not None
     encoded, logits = logits_of(task, rows, made.tokenizer, runner, BATCH)
     tokens = round(sum(encoded.lengths) / len(encoded.lengths))
-    left = {}
+    left: dict[str, Any] = {"macs": sum(made.blueprint.macs(tokens).values())} if made.blueprint.shrinks else {}
     if isinstance(runner, Staged):
         left = described(made.blueprint, runner.left.tolist(), runner.speed, tokens=tokens)
     return {"predictions": tasks.predictions(task, encoded, logits), "exits": left}
@@ -100,12 +105,15 @@ def measured(made: Artifact, whole: Path, engine: str, task: str, options: argpa
 
 
 def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
-    """All settings of an artifact, float32 on PyTorch and int8 on OpenVINO."""
+    """All settings of an artifact, float32 on PyTorch, unless its recipe ends in integers, and int8 on OpenVINO."""
     made = artifact.load(place_of(options, name, task, 0) / "model")
-    quantized = artifact.load(int8_of(made.path, task, options, made.path.with_name("int8")))
+    forms = {"int8": made}
+    if made.blueprint.activation_bits is None:
+        quantized = artifact.load(int8_of(made.path, task, options, made.path.with_name("int8")))
+        forms = {"float32": made, "int8": quantized}
     teacher = teacher_of(task, options.teachers)
     found = {}
-    for kind, each in (("float32", made), ("int8", quantized)):
+    for kind, each in forms.items():
         whole = each.path
         if each.blueprint.exit is None:
             whole = teacher if kind == "float32" else int8_of(teacher, task, options, options.out / task / "int8")

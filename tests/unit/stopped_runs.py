@@ -26,12 +26,12 @@ class StopAfter(TrainerCallback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def fit(model, folder, callbacks=(), state=None, **changes):
+def fit(model, folder, callbacks=(), state=None, objectives=None, **changes):
     """Train on a tiny task, 12 steps by default; returns the model."""
     settings = SETTINGS.model_copy(update=changes)
     train(
         model, task=TASK, data=DATA, tokenizer=TOKENIZER, settings=settings, folder=folder, callbacks=list(callbacks),
-        state=state if state is not None else nn.ModuleDict(), progress="none",
+        state=state if state is not None else nn.ModuleDict(), progress="none", objectives=objectives,
     )  # fmt: skip
     return model
 

@@ -125,12 +125,12 @@ class RelativeBias(nn.Embedding):
         self.spec = spec
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Bias (1, heads, n, n) for the n positions of ``tokens`` (n,), an arange."""
-        distance = tokens[:, None] - tokens[None, :]  # query minus key
+        """Bias (rows, heads, n, n) for the positions ``tokens``, (rows, n)."""
+        distance = tokens[:, :, None] - tokens[:, None, :]  # query minus key
         half = self.spec.buckets // 2
         exact = half // 2
         far = distance.abs()
         spread = torch.log(far.float().clamp(min=1) / exact) / math.log(self.spec.max_distance / exact)
         large = (exact + (spread * (half - exact)).to(torch.long)).clamp(max=half - 1)
         bucket = torch.where(far < exact, far, large) + (distance < 0).to(torch.long) * half
-        return super().forward(bucket).permute(2, 0, 1).unsqueeze(0)
+        return super().forward(bucket).permute(0, 3, 1, 2)

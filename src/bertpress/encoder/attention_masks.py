@@ -16,7 +16,8 @@ class Masks(NamedTuple):
     """What layers need to know of who may see whom.
 
     Attributes:
-        tokens: (batch, tokens), 1 for tokens and 0 for pads, for what pools; None: no pads.
+        tokens: (batch, tokens), 1 for tokens and 0 for pads, for what pools; None: no pads.  Where tokens left, how
+            many each stands for.
         mask: the same, additive: see :func:`additive_mask`.
         own: additive, of the layers in which each token sees its own segment alone.
     """
@@ -59,6 +60,6 @@ def own_segment(mask: Tensor | None, segment_ids: Tensor, dtype: torch.dtype) ->
 
 
 def with_bias(mask: Tensor | None, bias: Tensor, heads: tuple[int, ...]) -> Tensor:
-    """A bias (1, all heads, tokens, tokens) of the heads that are left, with the mask on it."""
+    """A bias (rows, all heads, tokens, tokens) of the heads that are left, with the mask on it."""
     own = bias if len(heads) == bias.shape[1] else bias[:, list(heads)]
     return own if mask is None else own + mask

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from bertpress.encoder.exit_specs import ExitRule as ExitRule
 from bertpress.encoder.exit_specs import ExitSpec as ExitSpec
+from bertpress.encoder.head_specs import HeadKind as HeadKind
+from bertpress.encoder.head_specs import HeadSpec as HeadSpec
 from bertpress.encoder.layer_spec import NO_HEADS as NO_HEADS
 from bertpress.encoder.layer_spec import AttentionSpec as AttentionSpec
 from bertpress.encoder.layer_spec import BottleneckSpec as BottleneckSpec
@@ -25,6 +27,7 @@ from bertpress.encoder.spec import Norm as Norm
 from bertpress.encoder.spec import Size as Size
 from bertpress.encoder.spec import Spec as Spec
 from bertpress.encoder.spec import Width as Width
+from bertpress.encoder.token_specs import check_tokens
 
 Scales = Literal["static", "dynamic"]
 SecondPositions = Literal["running", "restart"]
@@ -72,35 +75,6 @@ class RelativeSpec(Spec):
     heads: Size
 
 
-HeadKind = Literal["sequence", "token", "span", "masked_lm", "embedding"]
-
-
-class HeadSpec(Spec):
-    """What turns hidden states into answers.
-
-    ``sequence``: pool, optional dense layer, classifier.  ``token``: classifier on each token.  ``span``: start and
-    end scores.  ``masked_lm``: dense, norm, decoder tied to the token table.  ``embedding``: pool, and normalise.
-    """
-
-    kind: HeadKind
-    labels: Width = Field(2, description="Width of the classifier; 1 is a regression or a reranker.")
-    pooling: Literal["cls", "mean", "max", "ends"] = Field(
-        "cls", description="ends: the first half of the last state, the second half of the first (recurrent layers)."
-    )
-    dense: bool = Field(True, description="A dense layer before the classifier.")
-    dense_size: Size | None = Field(None, description="Its width; None: the hidden width.")
-    siamese: bool = Field(False, description="Sequence: encode both segments apart, compare what was pooled.")
-    activation: Activation = "tanh"
-    normalize: bool = Field(True, description="Embedding: scale to unit length.")
-    free_decoder: bool = Field(False, description="MobileBERT: hidden - embedding size decoder columns are untied.")
-
-    @model_validator(mode="after")
-    def _of_sequences(self) -> "HeadSpec":
-        if self.siamese and self.kind != "sequence":
-            raise ValueError(f"siamese=true must go with kind=sequence, not {self.kind}")
-        return self
-
-
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -146,6 +120,7 @@ class Blueprint(Spec):
         if self.hidden_size % 2 and (halved or (self.head and self.head.pooling == "ends")):
             raise ValueError(f"hidden_size={self.hidden_size} must be even: each direction of an LSTM has half of it")
         self._check_exits()
+        check_tokens(self)
         for i, layer in enumerate(self.layers):
             for name in ("attention_from", "ffn_from"):
                 source = getattr(layer, name)
@@ -271,7 +246,12 @@ class Blueprint(Spec):
     @property
     def by_token(self) -> bool:
         """Whether every layer has a state for each token: none works on a shortened sequence or on a half of a pair."""
-        return self.shortening is None and not (self.head is not None and self.head.siamese)
+        return self.shortening is None and not (self.head is not None and self.head.siamese) and not self.shrinks
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether tokens leave on the way."""
+        return any(layer.leave is not None for layer in self.layers)
 
     @property
     def maps(self) -> bool:

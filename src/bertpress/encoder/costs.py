@@ -168,6 +168,7 @@ def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
     """Multiply-accumulates by component for one input of ``tokens`` tokens.
 
     A mask keeps segments apart where both are computed, which saves nothing; what is saved is what comes from a cache.
+    Where it depends on the text which tokens leave, they count as if none did.
 
     Args:
         blueprint: of the encoder.
@@ -182,13 +183,15 @@ def macs(blueprint: Blueprint, tokens: int, cached: int = 0) -> dict[str, int]:
     if blueprint.shortening is not None:
         tokens = -(-whole // blueprint.shortening.stride)
         count["mixer"] = tokens * _shortening(blueprint, bias=False)
+    there = tokens
     for layer in blueprint.layers:
-        attention, run = layer.attention, tokens - cached * layer.separate
+        attention, run = layer.attention, there - cached * layer.separate
         count["mixer"] += run * _mixer(blueprint, layer, bias=False)
         count["attention_in"] += run * _attention_in(blueprint, layer, bias=False)
         count["attention"] += _pairs(attention, run)
         count["attention_out"] += run * _attention_out(blueprint, layer, bias=False)
-        count["ffn"] += run * _ffn(blueprint, layer, bias=False)
+        there = there if layer.rule is None else layer.rule.left(tokens, there)
+        count["ffn"] += (there - cached * layer.separate) * _ffn(blueprint, layer, bias=False)
     head = blueprint.head
     if head is not None and head.siamese:  # each segment comes in a row of its own, as long as both together
         count = {component: 2 * cost for component, cost in count.items()}

@@ -42,7 +42,7 @@ class Lower(nn.Module):
         encoder = self.model.encoder
         hidden = encoder.embeddings(input_ids, token_type_ids)
         layers = islice(encoder.plan(encoder), self.model.blueprint.separate)
-        return through(layers, encoder.layers, None, hidden, masks_of(attention_mask, hidden.dtype), Tape())
+        return through(layers, encoder.layers, None, hidden, masks_of(attention_mask, hidden.dtype), Tape())[0]
 
 
 class Upper(nn.Module):
@@ -59,5 +59,5 @@ class Upper(nn.Module):
         """States (batch, tokens, hidden) and mask (batch, tokens) to what the head says."""
         encoder, head = self.model.encoder, self.model.head
         layers = islice(encoder.plan(encoder), self.model.blueprint.separate, None)
-        hidden = through(layers, encoder.layers, None, states, masks_of(attention_mask, states.dtype), Tape())
-        return hidden if head is None else head(hidden, attention_mask)
+        hidden, left = through(layers, encoder.layers, None, states, masks_of(attention_mask, states.dtype), Tape())
+        return hidden if head is None else head(hidden, left)

@@ -9,6 +9,7 @@ from bertpress.encoder.mixer_specs import AnyMixer
 from bertpress.encoder.pattern_specs import AnyPattern
 from bertpress.encoder.rank_specs import AttentionRanks, NetworkRanks
 from bertpress.encoder.spec import Activation, Norm, Size, Spec, Width
+from bertpress.encoder.token_specs import AnyLeave
 
 
 class AttentionSpec(Spec):
@@ -87,6 +88,7 @@ class LayerSpec(Spec):
     attention_from: int | None = Field(None, ge=0)
     ffn_from: int | None = Field(None, ge=0)
     exit: ExitSpec | None = Field(None, description="A head of its own, where a text may leave.")
+    leave: AnyLeave | None = Field(None, description="By which rule tokens leave; without heads none does.")
     origin: int | None = Field(None, ge=0, description="Its number in the model that it was cut from.")
 
     @model_validator(mode="after")
@@ -103,6 +105,11 @@ class LayerSpec(Spec):
     def reads_two(self) -> bool:
         """Whether it reads the output of the layer before the last, too."""
         return self.mixer is not None and self.mixer.kind == "cell"
+
+    @property
+    def rule(self) -> AnyLeave | None:
+        """By which tokens leave, where there is attention to go by."""
+        return self.leave if self.attention.heads else None
 
     @property
     def network_ranks(self) -> tuple[NetworkRanks, ...]:

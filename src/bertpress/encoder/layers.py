@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bertpress.encoder.attention import SelfAttention
 from bertpress.encoder.blueprint import Activation, Blueprint, LayerSpec, NetworkRanks
+from bertpress.encoder.elimination import Present, make_rule
 from bertpress.encoder.exits import make_exit
 from bertpress.encoder.factors import make_linear, reader
 from bertpress.encoder.mixers import make_mixer
@@ -208,6 +209,7 @@ class EncoderLayer(nn.Module):
             )
             self.widen = Projection(size, hidden, norm(hidden)) if neck else None
         self.exit = make_exit(spec.exit, blueprint)
+        self.rule = make_rule(spec.rule)
 
     def networks(self) -> list[FeedForward]:
         """The stacked feed-forward networks that this layer owns."""
@@ -272,7 +274,21 @@ class EncoderLayer(nn.Module):
         before: Tensor | None = None,
         attention_owner: EncoderLayer | None = None,
         ffn_owner: EncoderLayer | None = None,
+        present: Present | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) to the same shape; ``before`` is what entered the layer before; None: ``hidden``."""
-        inner = (attention_owner or self).attend(hidden, mask, tape, before)
+        """(batch, tokens, hidden) to the same shape, but for tokens that leave.
+
+        Args:
+            hidden: what enters.
+            mask: see :meth:`attend`.
+            tape: takes what was asked for.
+            before: what entered the layer before; None: ``hidden``.
+            attention_owner: the layer whose attention this one uses; None: its own.
+            ffn_owner: the same of the feed-forward networks.
+            present: the tokens; there where some may leave, and then changed.
+        """
+        seen = tape if self.rule is None else tape.reading(self.rule.reads)
+        inner = (attention_owner or self).attend(hidden, mask, seen, before)
+        if self.rule is not None and present is not None:
+            inner, hidden = self.rule(present, seen.taken[self.rule.reads][-1], [inner, hidden])
         return (ffn_owner or self).transform(inner, hidden, tape)

@@ -52,8 +52,8 @@ class Encoder(nn.Module):
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None, tape: Tape
-    ) -> Tensor:
-        """(batch, tokens) ids to hidden states (batch, tokens, hidden)."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, tokens) ids to hidden states (batch, tokens, hidden), and the mask of the tokens that are left."""
         hidden = entered = self.embeddings(input_ids, segment_ids)
         mask = additive_mask(attention_mask, hidden.dtype)
         if self.shortening is not None:
@@ -63,8 +63,8 @@ class Encoder(nn.Module):
         if segment_ids is not None and self.separate:
             own = own_segment(mask, segment_ids, hidden.dtype)
         masks = Masks(attention_mask, mask, own)
-        hidden = through(self.plan(self), self.layers, self.relative, hidden, masks, tape)
-        return hidden if self.shortening is None else self.shortening.restore(hidden, entered)
+        hidden, left = through(self.plan(self), self.layers, self.relative, hidden, masks, tape)
+        return hidden if self.shortening is None else self.shortening.restore(hidden, entered), left
 
 
 @dataclass
@@ -208,10 +208,10 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             pad = self.blueprint.embeddings.pad_id
             input_ids, attention_mask = apart(input_ids, attention_mask, token_type_ids, pad)
             token_type_ids = None
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids, tape)
+        hidden, left = self.encoder(input_ids, attention_mask, token_type_ids, tape)
         out = EncoderOutput(last_hidden_state=hidden)
         if self.head is not None:
-            self._answer(out, self.head(hidden, attention_mask), labels, start_positions, end_positions)
+            self._answer(out, self.head(hidden, left), labels, start_positions, end_positions)
         if wanted:
             taken = tape.captured()
             out.hidden_states, out.attentions, out.captured = (

@@ -48,7 +48,7 @@ class Segment(nn.Module):
         hidden = x if self.embeddings is None else self.embeddings(x, segment_ids)
         tape, masks = Tape(frozenset({"exits"})), masks_of(attention_mask, hidden.dtype)
         owners = {int(i): layer for i, layer in self.owners.items()}
-        hidden = through(self.layers, owners, self.relative, hidden, masks, tape)  # type: ignore[arg-type]
+        hidden, _ = through(self.layers, owners, self.relative, hidden, masks, tape)  # type: ignore[arg-type]
         return (*tape.captured()["exits"], hidden) if self.head is None else (self.head(hidden, attention_mask),)
 
 

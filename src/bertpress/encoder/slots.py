@@ -115,6 +115,12 @@ class Tape:
         if name in self.wanted:
             self.taken[name].append(tensor if torch.is_grad_enabled() else tensor.clone())
 
+    def reading(self, name: str) -> Tape:
+        """A tape that records what this one does, there, and ``name`` besides."""
+        other = Tape(self.wanted | {name})
+        other.taken |= self.taken
+        return other
+
     def captured(self) -> dict[str, tuple[Tensor, ...]]:
         """Everything recorded."""
         return {name: tuple(tensors) for name, tensors in self.taken.items()}

@@ -203,7 +203,7 @@ def plain(family: Family, blueprint: Blueprint) -> Blueprint:
 
 def _odd_part(layer: LayerSpec) -> str | None:
     """What transformers has no counterpart of."""
-    parts = {"mixer": layer.mixer, "attention.pattern": layer.attention.pattern}
+    parts = {"mixer": layer.mixer, "attention.pattern": layer.attention.pattern, "leave": layer.leave}
     return next((f"{name}={part.kind}" for name, part in parts.items() if part is not None), None)
 
 

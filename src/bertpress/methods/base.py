@@ -49,6 +49,7 @@ class Trait(Enum):
     VOCABULARY = "another vocabulary"
     SHARED = "layers that share weights"
     EXITS = "early exits"
+    TOKENS = "tokens that leave on the way"
 
 
 @dataclass

@@ -104,7 +104,7 @@ class Exits(Method):
 
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TRAINING})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.EXITS})
-    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.EXITS, Trait.INT8})
+    conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.EXITS, Trait.INT8, Trait.TOKENS})
 
     speed: Speed | None = Field(
         None, description="The usual one: 0 runs all layers, 1 leaves at the first exit; null: chosen by drop."

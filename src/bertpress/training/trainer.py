@@ -227,6 +227,11 @@ def _forms_maps(model: nn.Module) -> bool:
     return blueprint is None or bool(blueprint.maps)
 
 
+def _shrinks(model: nn.Module) -> bool:
+    blueprint = getattr(model, "blueprint", None)
+    return blueprint is not None and bool(blueprint.shrinks)
+
+
 def _check_terms(lesson: Lesson, model: nn.Module) -> None:
     teachers = [] if lesson.teacher is None else [lesson.teacher.model]
     for _, terms in lesson.terms:
@@ -239,6 +244,8 @@ def _check_terms(lesson: Lesson, model: nn.Module) -> None:
             sides = [model, *teachers] if term.needs_teacher else [model]
             if term.captures & Tape.MAPS and not all(_forms_maps(side) for side in sides):
                 raise RecipeError(f"objective {term.name} reads attention maps, which LSH and Linformer never form")
+            if any(Tape.TOKEN_AXES[name] for name in term.captures) and any(map(_shrinks, sides)):
+                raise RecipeError(f"objective {term.name} compares tokens, some of which leave on the model's way")
 
 
 def _check(settings: TrainSettings, validation: Any, data: Any, folder: Path) -> None:

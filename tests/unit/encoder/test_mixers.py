@@ -231,7 +231,7 @@ def test_the_segments_of_a_pair_are_left_aligned():
 def test_a_siamese_model_compares_what_it_reads_apart():
     model = student(LSTM, pooling="ends", dense=False, siamese=True)
     a, b = torch.tensor([[2, 11, 12, 3]]), torch.tensor([[21, 22, 3]])
-    h1, h2 = (pool(model.encoder(text, None, None, Tape()), None, "ends") for text in (a, b))
+    h1, h2 = (pool(model.encoder(text, None, None, Tape())[0], None, "ends") for text in (a, b))
     expected = model.head.classifier(torch.cat([h1, h2, h1 * h2, (h1 - h2).abs()], -1))
     segments = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
     found = model(torch.cat([a, b], 1), token_type_ids=segments).logits

@@ -35,7 +35,7 @@ def test_nothing_skipped_is_the_model():
 
 def test_with_all_skipped_the_embeddings_go_straight_to_the_head():
     model, _ = following(model_of(4), 1.0)
-    hidden = model.encoder(IDS, None, None, Tape())
+    hidden, _ = model.encoder(IDS, None, None, Tape())
     assert torch.equal(hidden, model.encoder.embeddings(IDS, None))
     assert torch.equal(model(IDS).logits, model.head(hidden, None))
 

@@ -1,0 +1,1 @@
+"""Elimination of tokens: upper layers work on fewer of them."""
