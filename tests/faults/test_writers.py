@@ -1,7 +1,6 @@
 """Two writers at one place, a full disk, a folder that must not be written, a clock that jumps."""
 
 import itertools
-import multiprocessing
 import subprocess
 import sys
 import time
@@ -29,6 +28,16 @@ from bertpress.artifact.folder import alone
 with alone(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
+"""
+
+
+RECORDS = """
+import sys
+from bertpress import artifact
+
+made = artifact.load(sys.argv[1])
+for number in range(12):
+    made.record({sys.argv[2]: {"value": number}})
 """
 
 
@@ -70,22 +79,11 @@ def test_a_damaged_identity_or_step_is_named(tmp_path):
         RunFolder.open(tmp_path, {"seed": 0}, resume=True)
 
 
-def records(folder, name, count):
-    made = artifact.load(folder)
-    for number in range(count):
-        made.record({name: {"value": number}})
-
-
 def test_what_two_processes_enter_into_one_artifact_is_all_there(tmp_path):
     torch.manual_seed(0)
     place = artifact.save(tiny(), None, None, tmp_path / "a").path
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=records, args=(place, name, 12)) for name in ("one", "two")]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
+    writers = [subprocess.Popen([sys.executable, "-c", RECORDS, str(place), name]) for name in ("one", "two")]
+    assert [writer.wait() for writer in writers] == [0, 0]
     made = artifact.load(place)  # card and manifest agree
     assert made.manifest.metrics == {"one": {"value": 11}, "two": {"value": 11}}
 

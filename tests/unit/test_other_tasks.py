@@ -11,6 +11,7 @@ from bertpress.data import load_data
 from bertpress.encoder.imports import load_pretrained
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Method
+from bertpress.methods.pieces import content, rebuilt
 from bertpress.methods.registry import find
 from bertpress.other_tasks import Asked, lessons, load_others
 from bertpress.recipe import Recipe, Stage
@@ -171,7 +172,9 @@ def test_tasks_need_training_on_the_task():
 
 def test_what_cannot_be_learnt_is_refused_before_anything_is_made(request_for, teachers, tiny_model, data, tmp_path):
     strange, tokenizer = tmp_path / "strange", AutoTokenizer.from_pretrained(teachers[OTHERS[0]])
-    tokenizer.add_tokens(["strange"])
+    pieces = content(tokenizer)
+    pieces["model"]["vocab"]["strange"] = pieces["model"]["vocab"].pop(next(reversed(pieces["model"]["vocab"])))
+    tokenizer = rebuilt(tokenizer, pieces)
     rows = tasks.load(tasks.resolve(OTHERS[0]), "train", data)
     model = artifact.load(teachers[OTHERS[0]]).model
     artifact.save(model, tokenizer, tasks.with_labels(tasks.resolve(OTHERS[0]), rows), strange)
