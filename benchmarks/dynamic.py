@@ -46,6 +46,7 @@ TASKS = ("sst2", "mnli", "ag_news", "stsb")
 CLASSES = ("sst2", "mnli", "ag_news")
 TEXTS = ("sst2", "ag_news")
 DROPS = (0.5, 1.0, 2.0)
+KEEP = "stages.0.use.tokens/power.keep"
 ENGINES = {"float32": "torch", "int8": "openvino"}
 
 ROWS: dict[str, Row] = {
@@ -53,6 +54,8 @@ ROWS: dict[str, Row] = {
     "FastBERT": Row("fastbert", tasks=CLASSES),
     "PABEE": Row("pabee"),
     "PoWER-BERT": Row("power-bert", tasks=TEXTS),
+    "PoWER-BERT, 70 % then 40 % kept": Row("power-bert", {KEEP: [0.7, 0.7, 0.4]}, tasks=TEXTS),
+    "PoWER-BERT, 60 % then 30 % kept": Row("power-bert", {KEEP: [0.6, 0.6, 0.3]}, tasks=TEXTS),
     "LTP": Row("ltp", tasks=TEXTS),
     "token merging": Row("token-merging", tasks=TEXTS),
 }
