@@ -76,7 +76,7 @@ def test_bytes_and_latencies_are_what_the_shape_says():
     encoder = BASE.total_parameters - table
     assert by_name["gobo"].bytes(BASE) == pytest.approx((4 * table + 3 * encoder) / 8)
     quick = by_name["quick"].shape(BASE)
-    assert (len(quick.layers), len(quick.layers[0].attention.heads), quick.layers[0].ffn) == (6, 6, (1536,))
+    assert (len(quick.layers), len(quick.layers[0].attention.heads), quick.layers[0].ffn) == (8, 4, (1044,))
     best = advice("server")[0]
     macs = sum(by_name["balanced"].shape(BASE).macs(128).values())
     assert best.latency_ms == pytest.approx(0.2 + macs / 1e9)
