@@ -12,7 +12,7 @@ from bertpress.encoder.blueprint import AttentionSpec, RelativeSpec
 from bertpress.encoder.factors import make_linear
 from bertpress.encoder.lsh import unit_keys
 from bertpress.encoder.overwrite import close
-from bertpress.encoder.patterns import make_pattern
+from bertpress.encoder.patterns import Read, make_pattern
 from bertpress.encoder.slots import Bias, Slot, Tape
 
 
@@ -112,7 +112,7 @@ class SelfAttention(nn.Module):
         elif pattern is None:
             context = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=self.scale)
         else:
-            context = pattern(query, key, value, mask, scale=self.scale, dropout=dropout, maps=self.map_slot)
+            context = pattern(Read(query, key, value, mask, self.scale, dropout, self.map_slot))
         tape.put("contexts", context)
         return self.context_slot(context.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,6 @@ from bertpress.encoder.linformer import Compression, linformer_attention
 from bertpress.encoder.lsh import hashed, lsh_attention
 from bertpress.encoder.overwrite import traced
 from bertpress.encoder.pattern_specs import LinformerSpec, LocalSpec, LshSpec, SpanSpec, TopKSpec
-
-Weigh = Callable[[Tensor], Tensor]
 
 
 def largest_scores(scores: Tensor, k: int) -> Tensor:
@@ -32,34 +31,37 @@ def largest_scores(scores: Tensor, k: int) -> Tensor:
     return scores.masked_fill(scores < bound, MASKED)
 
 
+class Read(NamedTuple):
+    """What a layer's heads read.
+
+    Attributes:
+        query: (batch, heads, tokens, size).
+        key: the same.
+        value: (batch, heads, tokens, value_size).
+        mask: additive, broadcastable to (batch, heads, tokens, tokens); None where nothing is masked.
+        scale: factor on the scores.
+        dropout: of the maps.
+        maps: what maps go through (a quantizer) where they are formed.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scale: float
+    dropout: float = 0.0
+    maps: Callable[[Tensor], Tensor] = lambda maps: maps
+
+    def weigh(self, found: Tensor) -> Tensor:
+        """Maps as they weigh values."""
+        return F.dropout(self.maps(found), self.dropout)
+
+
 class Pattern(nn.Module):
     """Averages values over the keys that a query looks at."""
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        dropout: float,
-        maps: Weigh,
-    ) -> Tensor:
-        """What each head gathers.
-
-        Args:
-            query: (batch, heads, tokens, size).
-            key: the same.
-            value: (batch, heads, tokens, value_size).
-            mask: additive, broadcastable to (batch, heads, tokens, tokens); None where nothing is masked.
-            scale: factor on the scores.
-            dropout: of the maps.
-            maps: what maps go through (a quantizer) where they are formed.
-
-        Returns:
-            (batch, heads, tokens, value_size).
-        """
+    def forward(self, read: Read) -> Tensor:
+        """What each head gathers: (batch, heads, tokens, value_size)."""
         raise NotImplementedError
 
     def limited(self, scores: Tensor) -> Tensor:
@@ -84,34 +86,26 @@ class Band(Pattern):
         """See :class:`Pattern`."""
         return (scores + self.all_limits(scores)).clamp(min=MASKED)
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        dropout: float,
-        maps: Weigh,
-    ) -> Tensor:
+    def forward(self, read: Read) -> Tensor:
         """See :class:`Pattern`."""
-        spec, tokens = self.spec, query.shape[2]
+        spec, tokens, mask = self.spec, read.query.shape[2], read.mask
         if spec.reaches() is None or not (traced() or spec.narrow(tokens)):
-            limits = self.all_limits(query)
+            limits = self.all_limits(read.query)
             limits = limits if mask is None else (limits + mask).clamp(min=MASKED)
-            return F.scaled_dot_product_attention(query, key, value, limits.to(query.dtype), dropout, scale=scale)
+            return F.scaled_dot_product_attention(
+                read.query, read.key, read.value, limits.to(read.query.dtype), read.dropout, scale=read.scale
+            )
         return banded_attention(
-            query,
-            key,
-            value,
+            read.query,
+            read.key,
+            read.value,
             mask,
-            limits=self.limits(distances_in_band(spec.block, spec.neighbours, query)),
+            limits=self.limits(distances_in_band(spec.block, spec.neighbours, read.query)),
             block=spec.block,
             neighbours=spec.neighbours,
             first=spec.first,
-            scale=scale,
-            dropout=dropout,
+            scale=read.scale,
+            dropout=read.dropout,
         )
 
 
@@ -164,21 +158,11 @@ class TopK(Pattern):
         """See :class:`Pattern`."""
         return largest_scores(scores, self.spec.k)
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        dropout: float,
-        maps: Weigh,
-    ) -> Tensor:
+    def forward(self, read: Read) -> Tensor:
         """See :class:`Pattern`."""
-        scores = query @ key.transpose(-1, -2) * scale
-        scores = self.limited(scores if mask is None else scores + mask)
-        return F.dropout(scores.softmax(-1), dropout) @ value
+        scores = read.query @ read.key.transpose(-1, -2) * read.scale
+        scores = self.limited(scores if read.mask is None else scores + read.mask)
+        return F.dropout(scores.softmax(-1), read.dropout) @ read.value
 
 
 class Linformer(Pattern):
@@ -189,29 +173,19 @@ class Linformer(Pattern):
         self.compression = None if spec.sharing == "layers" else Compression(spec, heads)
         self.lent: tuple[Compression, ...] = ()  # a tuple, since a module would be registered, and stored, once a layer
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        dropout: float,
-        maps: Weigh,
-    ) -> Tensor:
+    def forward(self, read: Read) -> Tensor:
         """See :class:`Pattern`."""
         compression = self.compression or self.lent[0]
         values = compression.key if compression.value is None else compression.value
         return linformer_attention(
-            query,
-            key,
-            value,
-            mask,
+            read.query,
+            read.key,
+            read.value,
+            read.mask,
             compress_keys=compression.key,
             compress_values=values,
-            scale=scale,
-            weigh=lambda found: F.dropout(maps(found), dropout),
+            scale=read.scale,
+            weigh=read.weigh,
         )
 
 
@@ -231,30 +205,20 @@ class Lsh(Pattern):
         shape = (spec.rounds, size, spec.buckets // 2)
         self.register_buffer("rotations", torch.randn(shape, generator=generator, device="cpu"))
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        dropout: float,
-        maps: Weigh,
-    ) -> Tensor:
+    def forward(self, read: Read) -> Tensor:
         """See :class:`Pattern`."""
         with torch.no_grad():
-            buckets = hashed(query, self.rotations.to(query.dtype))
-        if mask is not None:  # behind all tokens, so that they shift no chunk
-            buckets = torch.where(mask == 0, buckets, self.spec.buckets)
+            buckets = hashed(read.query, self.rotations.to(read.query.dtype))
+        if read.mask is not None:  # behind all tokens, so that they shift no chunk
+            buckets = torch.where(read.mask == 0, buckets, self.spec.buckets)
         return lsh_attention(
-            query,
-            key,
-            value,
+            read.query,
+            read.key,
+            read.value,
             buckets,
             chunk=self.spec.chunk,
-            scale=scale,
-            weigh=lambda found: F.dropout(maps(found), dropout),
+            scale=read.scale,
+            weigh=read.weigh,
         )
 
 

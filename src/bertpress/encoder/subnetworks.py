@@ -114,7 +114,7 @@ class _Narrow:
     """Stands in for a layer: computes as one of the shape ``spec`` whose weights are views of the layer's."""
 
     def __init__(self, layer: EncoderLayer, spec: LayerSpec, blueprint: Blueprint) -> None:
-        self.layer, self.spec, self.exit = layer, spec, layer.exit
+        self.layer, self.spec, self.exit, self.rule = layer, spec, layer.exit, layer.rule
         self.shell = _shell(spec, blueprint)
 
     def __call__(self, hidden: Tensor, mask: Tensor | None, tape: Tape, before: Tensor, *owners: Any) -> Tensor:
@@ -125,7 +125,7 @@ class _Narrow:
             name: reduce(getattr, name.split("."), self.layer)[tuple(map(slice, shaped.shape))]  # type: ignore[index]
             for name, shaped in self.shell.state_dict().items()
         }
-        return functional_call(self.shell, weights, (hidden, mask, tape, before))  # type: ignore[no-any-return]
+        return functional_call(self.shell, weights, (hidden, mask, tape, before, *owners))  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ from bertpress.encoder.blueprint import RelativeSpec
 from bertpress.encoder.linformer import linformer_attention, segments
 from bertpress.encoder.lsh import hashed, lsh_attention, unit_keys
 from bertpress.encoder.pattern_specs import LinformerSpec, LocalSpec, LshSpec, SpanSpec, TopKSpec
-from bertpress.encoder.patterns import largest_scores
+from bertpress.encoder.patterns import Read, largest_scores
 from bertpress.encoder.subnetworks import cut, reorder, running, subnetwork
 from bertpress.encoder.surgery import keep_head_width, keep_heads, keep_layers, share
 from bertpress.errors import ModelError
@@ -103,7 +103,7 @@ def test_beyond_span_and_ramp_nothing_is_seen():
         value = torch.zeros(1, 4, POSITIONS, 8)
         value[:, :, 30] = 1e30
         x = torch.randn(1, 4, POSITIONS, 8, generator=torch.Generator().manual_seed(4))
-        out = attention.pattern(x, x, value, None, scale=0.3, dropout=0.0, maps=lambda maps: maps)
+        out = attention.pattern(Read(x, x, value, None, scale=0.3))
         for head, span in enumerate((1.0, 3.5, 0.0, 8.0)):
             seen = [abs(query - 30) < span + 4 for query in range(POSITIONS)]
             assert (out[0, head, :, 0] != 0).tolist() == seen
