@@ -66,7 +66,7 @@ OPTIONS = (
     Option("ternarybert", "weights of three values", 2.9, bits=2, table_bits=2, trains=True),
     Option("balanced", "half of the heads and neurons, then integers", 0.7, width=0.5, bits=8, table_bits=8,
            integers=True, trains=True, by_token=False),
-    Option("quick", "two thirds of the depth, a third of the width, then integers", 4.1, depth=0.67, width=0.34,
+    Option("quick", "two thirds of the depth, a third of the width, then integers", 3.7, depth=0.67, width=0.34,
            bits=8, table_bits=8, integers=True, trains=True),
     Option("chia-cnn", "convolutions in place of the Transformer", 7.5, trains=True, by_token=False,
            transformer=False),
