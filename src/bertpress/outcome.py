@@ -120,7 +120,7 @@ def figures(
     truth = tasks.references(data.task, data.validation)
     first = found["baseline", "torch"]
     teacher_bytes = size(baseline.path).weight_bytes
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for times in timed[1:]:
         answered = found["artifact", times["engine"]]
         drop = tasks.drop(
@@ -150,7 +150,7 @@ def figures(
             "metrics": first["metrics"],
         },
         "artifact": {
-            **min(rows.values(), key=_latency),
+            **rows[min(rows, key=lambda engine: _latency(rows[engine]))],
             "name": request.recipe.name,
             **shape_of(pressed, tokens),
             "storage": stored_bits(pressed.path / WEIGHTS),
@@ -160,9 +160,9 @@ def figures(
     }
 
 
-def _latency(times: Mapping[str, Any]) -> float:
+def _latency(times: dict[str, Any]) -> float:
     """Median milliseconds; infinite where nothing was timed."""
-    return times["latency_ms"]["median"] if "latency_ms" in times else math.inf  # type: ignore[no-any-return]
+    return float(times["latency_ms"]["median"]) if "latency_ms" in times else math.inf
 
 
 def subnetworks(
