@@ -1,6 +1,7 @@
 """Layers that let tokens go, as data: which of them leave, and how many (:mod:`bertpress.encoder.elimination`).
 
-How many depends on the text alone, and on nothing that it is batched with.
+How many depends on the text alone, and on nothing that it is batched with.  PyTorch is imported where something is
+counted: engines read these specifications without it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 
 from bertpress.encoder.spec import Spec
@@ -23,6 +23,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 def at_most(a: Any, b: Any) -> Any:
     """The smaller of two numbers, or of each of two tensors of them."""
+    import torch
+
     whole = not (isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor))
     return min(a, b) if whole else torch.minimum(torch.as_tensor(a), torch.as_tensor(b))
 
@@ -39,6 +41,8 @@ def share_of(share: float, length: Any) -> Any:
         share: in (0, 1], taken to a fraction with a denominator of at most 1000.
         length: a whole number; or a float tensor of such, since engines round the quotients of integer tensors.
     """
+    import torch
+
     part = Fraction(share).limit_denominator(1000)
     if isinstance(length, torch.Tensor):
         return torch.floor((length * part.numerator + (part.denominator - 0.5)) / part.denominator)
@@ -98,6 +102,8 @@ class MergeSpec(Leave):
 
     def left(self, length: Any, there: Any) -> Any:
         """See :class:`Leave`; at least half, since every second token is one that others are averaged with."""
+        import torch
+
         half = torch.floor(there / 2 + 1) if isinstance(there, torch.Tensor) else there // 2 + 1
         wanted = there - self.pairs if self.keep is None else at_most(share_of(self.keep, length), there)
         return at_most(at_least(wanted, half), there)
