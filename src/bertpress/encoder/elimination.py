@@ -97,6 +97,12 @@ def attention_received(maps: Tensor, weights: Tensor, *, others: bool = False) -
     return (weights[:, None] @ total)[:, 0]
 
 
+def standing(scores: Tensor, weights: Tensor) -> Tensor:
+    """Scores (batch, tokens) with the first token above all others, and pads, of weight 0, below."""
+    first = torch.arange(scores.shape[1], device=scores.device) == 0
+    return scores.masked_fill(weights == 0, PAD).masked_fill(first, FIRST)
+
+
 def foremost(scores: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     """The tokens of largest score in each row, in the order in which they came; the first token, and no pad, is in.
 
@@ -109,8 +115,7 @@ def foremost(scores: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
         (batch, most of a row), int64; behind those of a row the number of tokens.
     """
     tokens, width = scores.shape[1], most(counts, scores.shape[1])
-    first = torch.arange(tokens, device=scores.device) == 0
-    order = scores.masked_fill(weights == 0, PAD).masked_fill(first, FIRST).topk(width, dim=-1).indices
+    order = standing(scores, weights).topk(width, dim=-1).indices
     inside = torch.arange(width, device=scores.device) < counts
     return torch.where(inside, order, tokens).topk(width, dim=-1, largest=False).values
 

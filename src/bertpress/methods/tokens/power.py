@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from bertpress.encoder.elimination import FIRST, PAD, Present, attention_received
+from bertpress.encoder.elimination import Present, attention_received, standing
 from bertpress.encoder.token_specs import Share, TopSpec
 from bertpress.methods.base import Context, Model, Need, Trait
 from bertpress.methods.elimination import Eliminating, SoftRules, layers_with_heads, with_rules
@@ -43,9 +43,7 @@ def ranks(scores: Tensor, weights: Tensor) -> Tensor:
         scores: (batch, tokens).
         weights: (batch, tokens), 0 for pads.
     """
-    first = torch.arange(scores.shape[1], device=scores.device) == 0
-    scores = scores.masked_fill(weights == 0, PAD).masked_fill(first, FIRST)
-    return scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return standing(scores, weights).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 def by_share(retained: Tensor, places: Tensor, lengths: Tensor) -> Tensor:
