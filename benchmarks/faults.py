@@ -1,11 +1,12 @@
 """Crashes and broken machines: SIGKILL at random instants, full disks, two processes at one place.
 
-    python benchmarks/faults.py [--kills 200] [--only train compress cache export study]
+    python benchmarks/faults.py [--kills 200] [--only train compress cache export study search]
 
 Everything runs on a tiny model.  Each command is first run undisturbed; then it is started again and again, killed
 with its children at an instant drawn from its duration, looked at (every artifact that lies there must load, hashes
 and all), and repeated, with ``--resume`` where it has that.  A kill is survived if the repeat ends with status 0 and
-the bytes of every weight file are those of the undisturbed run.  ``search`` is not among the commands yet.
+the bytes of every weight file are those of the undisturbed run.  ``search`` trains nothing there and goes by size, so
+that no clock has a say in what comes out.
 
 Then faults are injected: a disk on which no file may grow beyond some size, a disk that is full (where a small one may
 be mounted), a folder that must not be written (where the user is not root), and a second process at the same place.
@@ -44,6 +45,7 @@ CACHING = {
     "name": "caching", "export": [], "fine_tune": SHORT,
     "stages": [{"name": "learn", "use": [{"distill/logits": {}}], "train": {**SHORT, "cache_teacher": "all"}}],
 }  # fmt: skip
+SEARCHING = ("--target", "size", "--students", "0", "--max-drop", "50", "--budget", "1h")
 
 
 class World:
@@ -78,6 +80,7 @@ class World:
             "cache": partial(line, ("compress", self.model, *given, "--recipe", self.root / "caching.yaml")),
             "export": self._export,
             "study": partial(line, ("study", self.root / "study.yaml")),
+            "search": partial(line, ("search", self.model, *given, *SEARCHING, "--threads", "1")),
         }
 
     def _export(self, out: Path, again: bool) -> list[str]:
