@@ -32,8 +32,8 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix src tests benchmarks examples
 	$(BIN)/ruff format src tests benchmarks examples
 
-test: $(STAMP)  ## the quick tests, with the coverage floor
-	$(BIN)/pytest -n auto --dist loadgroup -m "not slow" --cov=bertpress --cov-report=term:skip-covered
+test: $(STAMP)  ## the quick tests; with COVERAGE=1 the floor of coverage, too
+	$(BIN)/pytest -n auto --dist loadgroup -m "not slow" $(if $(COVERAGE),--cov=bertpress --cov-report=term:skip-covered)
 
 test-slow: $(STAMP)  ## the slow tests
 	$(BIN)/pytest -n auto --dist loadgroup -m slow

@@ -49,6 +49,21 @@ DROPS = (0.5, 1.0, 2.0)
 KEEP = "stages.0.use.tokens/power.keep"
 ENGINES = {"float32": "torch", "int8": "openvino"}
 
+
+def distilled(keep: list[float]) -> dict[str, Any]:
+    """Given shares, and the teacher's answers beside the labels, which PoWER-BERT itself does not use."""
+    answers = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
+    train = {"epochs": 2, "max_examples": 9000, "learning_rate": 3.0e-5}
+    return {
+        "name": "power-distilled", "summary": "Shares that are given, and the teacher's answers; then 8-bit integers.",
+        "cite": "Goyal et al., 2020",
+        "stages": [
+            {"name": "shorten", "use": [{"tokens/power": {"keep": keep}}, answers], "train": train},
+            {"name": "quantize", "use": [{"quantize/int8": {}}]},
+        ],
+    }  # fmt: skip
+
+
 ROWS: dict[str, Row] = {
     "DeeBERT": Row("deebert", tasks=CLASSES),
     "FastBERT": Row("fastbert", tasks=CLASSES),
@@ -56,6 +71,7 @@ ROWS: dict[str, Row] = {
     "PoWER-BERT": Row("power-bert", tasks=TEXTS),
     "PoWER-BERT, 70 % then 40 % kept": Row("power-bert", {KEEP: [0.7, 0.7, 0.4]}, tasks=TEXTS),
     "PoWER-BERT, 60 % then 30 % kept": Row("power-bert", {KEEP: [0.6, 0.6, 0.3]}, tasks=TEXTS),
+    "PoWER-BERT, 70 % then 40 % kept, distilled": Row(distilled([0.7, 0.7, 0.4]), tasks=TEXTS),
     "LTP": Row("ltp", tasks=TEXTS),
     "token merging": Row("token-merging", tasks=TEXTS),
 }

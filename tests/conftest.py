@@ -11,6 +11,13 @@ from tiny_world import rows_of, write_model, write_rows
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """One process runs all tests of a file, so that what they share is made once, unless the file says otherwise."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """The folder of a tiny model, not fine-tuned."""

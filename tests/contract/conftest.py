@@ -39,6 +39,7 @@ class Done(NamedTuple):
     folder: Any
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """One process runs all tests of a method or recipe, so that it is run once."""
     for item in items:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bertpress.engines.base import INPUTS, STATES, Array, bytes_of, checked_threads, exported_file, inputs_of
 from bertpress.errors import EngineError
+from bertpress.untold import untold
 
 
 class OpenVINO:
@@ -23,7 +24,8 @@ class OpenVINO:
 
     def __init__(self, path: Path, threads: int | None) -> None:
         try:
-            import openvino
+            with untold():
+                import openvino
         except ImportError:
             raise EngineError("engine openvino: not installed; pip install 'bertpress[openvino]'") from None
         settings: dict[str, Any] = {

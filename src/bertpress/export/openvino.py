@@ -16,6 +16,7 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import EngineError
 from bertpress.export.sharing import share_openvino
 from bertpress.export.tracing import Exportable, exportables, quiet, write_metadata
+from bertpress.untold import untold
 
 
 def export(
@@ -40,7 +41,8 @@ def export(
         EngineError: OpenVINO is not installed.
     """
     try:
-        import openvino
+        with untold():
+            import openvino
     except ImportError:
         raise EngineError("export to openvino: not installed; pip install 'bertpress[openvino]'") from None
 
@@ -61,7 +63,7 @@ def _graph(traced: Exportable) -> Any:
     import openvino
 
     example = traced.example()
-    with quiet():
+    with quiet(), untold():
         # traced here, since the converter's own tracing runs the model three more times to check itself
         script = torch.jit.trace(traced, example, check_trace=False)
         graph = openvino.convert_model(script)

@@ -27,6 +27,7 @@ import numpy as np
 from bertpress.errors import BertpressError, UserError
 from bertpress.measure.memory import peak_resident_bytes, resident_bytes
 from bertpress.measure.texts import Answers, Reader, Text, from_wire
+from bertpress.untold import untold
 
 Clock = Callable[[], int]
 clock: Clock = time.perf_counter_ns
@@ -46,7 +47,7 @@ class Bench:
         from bertpress.engines import NAMES, load_engine
 
         if engine in NAMES:
-            with suppress(ImportError):  # which the engine will tell in its own words
+            with suppress(ImportError), untold():  # which the engine will tell in its own words
                 import_module(engine)
         self.memory["imported_bytes"] = resident_bytes()
         began = clock()

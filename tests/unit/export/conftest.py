@@ -1,5 +1,17 @@
+from pathlib import Path
+
 import pytest
 from uneven_models import int8, mixed
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One process runs all tests of the model that is exported once, whatever their file."""
+    for item in items:
+        if HERE in item.path.parents and "exported" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("exported"))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Parity, integers in the file, dynamic shapes, the file alone."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import openvino
@@ -133,3 +135,25 @@ def test_half_makes_a_float_file_half_as_large(tmp_path, exported):
     half = export(model, tmp_path, half=True).with_suffix(".bin").stat().st_size
     assert half == pytest.approx((folder / "openvino" / "model.bin").stat().st_size / 2, rel=0.02)
     assert 1e-6 < parity(model, tmp_path, "openvino").logit_difference < 1e-2
+
+
+TOLD = """
+import pathlib, sys
+sys.path[:0] = sys.argv[2:]
+from openvino_telemetry.utils.sender import TelemetrySender
+TelemetrySender.send = lambda *_: print("told")
+from bertpress.engines import load_engine
+from bertpress.export.openvino import export
+from uneven_models import mixed
+export(mixed(), pathlib.Path(sys.argv[1]))
+load_engine("openvino", sys.argv[1])
+"""
+
+
+def test_nobody_is_told_of_imports_and_conversions(tmp_path):
+    pytest.importorskip("openvino_telemetry")
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    line = [sys.executable, "-c", TOLD, str(tmp_path), str(Path(__file__).parents[1])]
+    done = subprocess.run(line, env={**env, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert (tmp_path / "openvino/model.xml").is_file()

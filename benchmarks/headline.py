@@ -1,0 +1,296 @@
+"""The comparison that a user would make: a BERT-base-sized teacher as the usual tools run it, against our artifacts.
+
+    pip install 'bertpress[benchmarks]'
+    python benchmarks/headline.py --data DIR [--tasks sst2 ag_news] [--threads 2] NAME=ARTIFACT ...
+
+The teacher is transformers' own model: PyTorch eager float32, SDPA, ``torch.compile`` in bfloat16; ONNX Runtime in
+float32 and with its dynamic int8; OpenVINO in float32, in bfloat16 and with NNCF's post-training int8.  Each answers
+the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out, by turns in
+one process: batch 1, then batches of 32.  Accuracy is that of the whole validation split, by the thing that is timed.
+Which of a task's artifacts are compared is said by name: ``sst2/NAME=FOLDER``.  Writes results/headline.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from comparison import CACHE, markdown, save_timings, teacher_of
+from int8_speed import interleaved
+from transformers import AutoModelForSequenceClassification
+
+from bertpress import tasks
+from bertpress.engines import load_engine
+from bertpress.measure.environment import usable_cores
+from bertpress.measure.size import size
+from bertpress.measure.statistics import Latency, paired_ratio
+from bertpress.measure.texts import Reader
+from bertpress.outcome import texts_of
+
+TASKS = ("sst2", "ag_news")
+CALIBRATION, TEXTS, BLOCK, BATCH = 300, 64, 8, 32
+EAGER, NNCF = "transformers, eager float32", "OpenVINO, NNCF int8"
+DROPS = (0.5, 1.0, 2.0, 3.0)
+
+Arrays: TypeAlias = "dict[str, np.ndarray[Any, np.dtype[np.int64]]]"
+Run: TypeAlias = Callable[[Arrays], Any]
+"""From a batch to its logits."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is timed.
+
+    Attributes:
+        run: the model.
+        read: the tokenizer around it.
+        bytes: of the file that it loads.
+    """
+
+    run: Run
+    read: Reader
+    bytes: int
+
+    def answer(self, texts: Sequence[Any]) -> Any:
+        """(texts, classes) from texts, in one batch."""
+        return self.run(self.read.collate([one for text in texts for one in self.read.features(text)]))
+
+
+def in_torch(folder: Path, attention: str, *, compiled: bool = False) -> Run:
+    """The model of transformers; compiled: in bfloat16, for any length."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation=attention).eval()
+    call: Callable[..., Any] = model
+    if compiled:
+        call = torch.compile(model.to(torch.bfloat16), dynamic=True)
+
+    def run(arrays: Arrays) -> Any:
+        with torch.inference_mode():
+            return call(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits.float().numpy()
+
+    return run
+
+
+def to_onnx(folder: Path, example: Arrays, path: Path) -> Path:
+    """PyTorch's own export of transformers' model, any batch and length."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    names = list(example)
+    inputs = tuple(torch.from_numpy(example[name]) for name in names)
+    axes = {name: {0: "batch", 1: "tokens"} for name in names}
+    torch.onnx.export(
+        Positional(model, names), inputs, str(path), input_names=names, output_names=["logits"],
+        dynamic_axes=axes, opset_version=17, dynamo=False,
+    )  # fmt: skip
+    return path
+
+
+class Positional(torch.nn.Module):
+    """The model as a function of tensors, for the exporters."""
+
+    def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        logits: torch.Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
+        return logits
+
+
+def in_onnxruntime(path: Path, threads: int) -> Run:
+    """A session with the options that its documentation begins with."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda arrays: session.run(None, arrays)[0]
+
+
+def dynamic_int8(path: Path) -> Path:
+    """ONNX Runtime's own quantization that needs no data."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    made = path.with_name("int8.onnx")
+    quantize_dynamic(path, made, weight_type=QuantType.QInt8, per_channel=True)
+    return made
+
+
+def in_openvino(graph: Any, threads: int, precision: str) -> Run:
+    """Compiled for latency."""
+    import openvino
+
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda arrays: np.array(request.infer(arrays)[0])
+
+
+def quantized_by_nncf(graph: Any, batches: Sequence[Arrays]) -> Any:
+    """Post-training int8 with NNCF's settings for transformers, ranges from training texts."""
+    import nncf
+
+    data, kind = nncf.Dataset(list(batches)), nncf.ModelType.TRANSFORMER
+    return nncf.quantize(graph, data, model_type=kind, subset_size=CALIBRATION)
+
+
+def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -> Iterator[tuple[str, Contender]]:
+    """The teacher, as the usual tools run it, one after the other."""
+    import openvino
+
+    read, weights = Reader(folder), size(folder).weight_bytes
+    yield EAGER, Contender(in_torch(folder, "eager"), read, weights)
+    yield "transformers, SDPA float32", Contender(in_torch(folder, "sdpa"), read, weights)
+    yield "torch.compile, bfloat16", Contender(in_torch(folder, "sdpa", compiled=True), read, weights // 2)
+    batches = [read.collate(read.features(text)) for text in training]
+    path = to_onnx(folder, batches[0], scratch / "model.onnx")
+    small = dynamic_int8(path)
+    yield "ONNX Runtime, float32", Contender(in_onnxruntime(path, threads), read, path.stat().st_size)
+    yield "ONNX Runtime, dynamic int8", Contender(in_onnxruntime(small, threads), read, small.stat().st_size)
+    graph = openvino.convert_model(path)
+    yield "OpenVINO, float32", Contender(in_openvino(graph, threads, "f32"), read, weights)
+    yield "OpenVINO, bfloat16", Contender(in_openvino(graph, threads, "bf16"), read, weights)
+    made = quantized_by_nncf(graph, batches)
+    openvino.save_model(made, scratch / "nncf.xml", compress_to_fp16=False)
+    stored = (scratch / "nncf.bin").stat().st_size
+    yield NNCF, Contender(in_openvino(made, threads, "f32"), read, stored)
+
+
+def ours(folder: Path, threads: int) -> Contender:
+    """An artifact on OpenVINO; its size is that of the packed folder."""
+    engine = load_engine("openvino", folder, threads)
+    return Contender(engine.logits, Reader(folder), size(folder).weight_bytes)
+
+
+def accuracy(contender: Contender, texts: Sequence[Any], labels: Sequence[int]) -> float:
+    """Percent of texts whose label is found, in batches of like length."""
+    order = sorted(range(len(texts)), key=lambda row: len(str(texts[row])))
+    right = 0
+    for at in range(0, len(order), BATCH):
+        rows = order[at : at + BATCH]
+        found = contender.answer([texts[row] for row in rows]).argmax(-1)
+        right += int((found == np.array([labels[row] for row in rows])).sum())
+    return 100 * right / len(texts)
+
+
+def one_by_one(contender: Contender, blocks: Sequence[Sequence[Any]]) -> Callable[[], None]:
+    """Each call answers the next block, a text at a time."""
+    turn = cycle(blocks)
+
+    def answer() -> None:
+        for text in next(turn):
+            contender.answer([text])
+
+    return answer
+
+
+def timed(contenders: Mapping[str, Contender], texts: Sequence[Any], rounds: int) -> dict[str, Any]:
+    """Milliseconds a text by turns, at batch 1 and 32, and how many times faster than two of them each is."""
+    blocks, batch = [texts[at : at + BLOCK] for at in range(0, TEXTS, BLOCK)], list(texts[:BATCH])
+    for contender in contenders.values():  # engines make a kernel when they first meet a length
+        one_by_one(contender, [texts[:TEXTS]])()
+    kinds = {
+        1: (BLOCK, {name: one_by_one(each, blocks) for name, each in contenders.items()}),
+        BATCH: (BATCH, {name: partial(each.answer, batch) for name, each in contenders.items()}),
+    }
+    found: dict[str, Any] = {name: {} for name in contenders}
+    for rows, (many, runs) in kinds.items():
+        turns = {name: [each / many for each in taken] for name, taken in interleaved(runs, rounds).items()}
+        for name, milliseconds in turns.items():
+            found[name][f"batch_{rows}"] = {
+                "ms_a_text": Latency.of(milliseconds).model_dump(),
+                "faster_than_eager": paired_ratio(turns[EAGER], milliseconds).model_dump(),
+                "faster_than_nncf": paired_ratio(turns[NNCF], milliseconds).model_dump(),
+            }
+    return found
+
+
+def compare(task: str, artifacts: Mapping[str, Path], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All contenders on one task."""
+    folder, what = teacher_of(task, options.teachers, options.model), tasks.resolve(task)
+    training = texts_of(what, tasks.load(what, "train", options.data, CALIBRATION))
+    rows = tasks.load(what, "validation", options.data)
+    texts, truth = texts_of(what, rows), tasks.references(what, rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        contenders = dict(theirs(folder, training, options.threads, Path(scratch)))
+        contenders |= {name: ours(place, options.threads) for name, place in artifacts.items()}
+        scores = {name: accuracy(each, texts, truth) for name, each in contenders.items()}
+        times = timed(contenders, texts, options.rounds)
+    whole = contenders[EAGER].bytes
+    return [
+        {
+            "task": task, "name": name, "ours": name in artifacts, "accuracy": scores[name],
+            "drop": scores[EAGER] - scores[name], "bytes": each.bytes, "percent_of_teacher": 100 * each.bytes / whole,
+            **times[name],
+        }
+        for name, each in contenders.items()
+    ]  # fmt: skip
+
+
+def table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One line a contender."""
+    head = ["task", "what", "accuracy", "drop", "MB", "ms, batch 1", "times eager", "times NNCF", "ms, batch 32"]
+    head += ["times eager", "times NNCF"]
+    lines = []
+    for entry in entries:
+        cells = [entry["task"], entry["name"], f"{entry['accuracy']:.1f}", f"{entry['drop']:+.1f}"]
+        cells.append(f"{entry['bytes'] / 1e6:.1f}")
+        for batch in ("batch_1", f"batch_{BATCH}"):
+            cells.append(f"{entry[batch]['ms_a_text']['median']:.2f}")
+            cells += [f"{entry[batch][ratio]['value']:.1f}" for ratio in ("faster_than_eager", "faster_than_nncf")]
+        lines.append(cells)
+    return markdown(head, lines)
+
+
+def front(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of ours, the fastest at batch 1 within each permitted loss."""
+    found = []
+    for task in TASKS:
+        for drop in DROPS:
+            fitting = [entry for entry in entries if entry["task"] == task and entry["ours"] and entry["drop"] <= drop]
+            if fitting:
+                best = max(fitting, key=lambda entry: entry["batch_1"]["faster_than_eager"]["value"])
+                found.append({"task": task, "permitted_drop": drop, "name": best["name"]})
+    return found
+
+
+def main() -> int:
+    """Compare; tasks of earlier commands stay in the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("artifacts", nargs="+", metavar="TASK/NAME=FOLDER")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--teachers", type=Path, default=CACHE / "teachers")
+    parser.add_argument("--model", default="mpnet-base", help="that the teachers were made from")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--results", type=Path, default=Path("results/headline.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    wanted: dict[str, dict[str, Path]] = {}
+    for given in options.artifacts:
+        where, found, folder = given.partition("=")
+        task, slash, name = where.partition("/")
+        if not (found and slash and task in TASKS):
+            parser.error(f"{given}: must be TASK/NAME=FOLDER with a task of {', '.join(TASKS)}")
+        wanted.setdefault(task, {})[name] = Path(folder)
+    entries = json.loads(options.results.read_text(encoding="utf-8"))["entries"] if options.results.is_file() else []
+    for task, artifacts in wanted.items():
+        entries = [entry for entry in entries if entry["task"] != task] + compare(task, artifacts, options)
+        content = {"model": options.model, "entries": entries, "front": front(entries)}
+        save_timings(options.results, content, options.threads)
+        options.results.with_suffix(".md").write_text(table(entries), encoding="utf-8")
+    print(table(entries), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
