@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from bertpress import __version__, artifact, tasks
-from bertpress.artifact import Artifact
 from bertpress.artifact.folder import staged
-from bertpress.engines import load_engine
 from bertpress.measure.bench import Candidate as Timed
 from bertpress.measure.bench import interleave
 from bertpress.measure.environment import environment, usable_cores
-from bertpress.outcome import TIMED_TEXTS, answered, texts_of
+from bertpress.outcome import TIMED_TEXTS, texts_of
 from bertpress.report.search import search_page
 from bertpress.search.aim import Aim, Kind, Tried, finalists, probability
 from bertpress.search.setting import Setting
@@ -129,20 +127,12 @@ def _copy(setting: Setting, winner: Tried) -> None:
 def _reported(setting: Setting, rows: SearchRows, winner: Tried) -> dict[str, Any]:
     """Score and drop on the validation split, of the winner and of the teacher."""
     validation = rows.validation()
-    truth, options = tasks.references(setting.task, validation), {"seed": setting.seed, "metric": setting.metric}
-
-    def answers(made: Artifact, engine: str) -> list[Any]:
-        return answered(setting.task, validation, made, load_engine(engine, made.path, setting.threads))[1]
-
-    def score(found: list[Any]) -> dict[str, Any]:
-        scores = tasks.score(setting.task, found, truth, **options)  # type: ignore[arg-type]
-        return next(iter(scores.values())).model_dump(mode="json")
-
-    before, after = answers(artifact.load(setting.teacher), "torch"), answers(setting.made(winner.name), setting.engine)
-    drop = tasks.drop(setting.task, before, after, truth, **options)  # type: ignore[arg-type]
+    truth = tasks.references(setting.task, validation)
+    before = setting.answers(artifact.load(setting.teacher), validation, "torch")
+    after = setting.answers(setting.made(winner.name), validation, setting.engine)
     return {
-        "metric": score(after),
-        "drop": drop.model_dump(mode="json"),
+        "metric": setting.score(after, truth),
+        "drop": setting.drop(before, after, truth).model_dump(mode="json"),
         "rows": len(validation),
-        "teacher": {"metric": score(before)},
+        "teacher": {"metric": setting.score(before, truth)},
     }

@@ -21,7 +21,7 @@ from bertpress.runner import Request, Say, press
 from bertpress.search.aim import Tried
 from bertpress.search.candidates import Candidate
 from bertpress.search.costs import Costs
-from bertpress.tasks import Rows, Task, UserMetric
+from bertpress.tasks import Drop, Rows, Task, UserMetric
 
 TRIED = "tried.json"
 
@@ -67,13 +67,10 @@ class Setting:
 
         def answers() -> dict[str, Any]:
             began = time.monotonic()
-            _, found = answered(self.task, self.chosen_on, artifact.load(self.teacher), self._engine("torch"))
+            found = self.answers(artifact.load(self.teacher), self.chosen_on, "torch")
             return {"answers": found, "examples_per_second": len(found) / (time.monotonic() - began)}
 
         return self.folder.once("teacher.json", answers)
-
-    def _engine(self, name: str) -> Any:
-        return load_engine(name, self.teacher, self.threads)
 
     def place(self, name: str) -> Path:
         """Folder of a candidate's run."""
@@ -116,14 +113,25 @@ class Setting:
         _tidy(place)
         return tried
 
+    def answers(self, made: Artifact, rows: Rows, engine: str) -> list[Any]:
+        """Predictions of an artifact on an engine."""
+        return answered(self.task, rows, made, load_engine(engine, made.path, self.threads))[1]
+
+    def score(self, answers: list[Any], truth: list[Any]) -> dict[str, Any]:
+        """The metric that counts."""
+        scores = tasks.score(self.task, answers, truth, seed=self.seed, metric=self.metric)
+        return next(iter(scores.values())).model_dump(mode="json")
+
+    def drop(self, before: list[Any], after: list[Any], truth: list[Any]) -> Drop:
+        """Points that are lost from one list of answers to the other."""
+        return tasks.drop(self.task, before, after, truth, seed=self.seed, metric=self.metric)
+
     def scored(self, made: Artifact, cost: Callable[[Artifact], float]) -> dict[str, Any]:
         """Score, drop, cost and sizes of an artifact."""
-        _, answers = answered(self.task, self.chosen_on, made, load_engine(self.engine, made.path, self.threads))
-        options: dict[str, Any] = {"seed": self.seed, "metric": self.metric}
-        scores = tasks.score(self.task, answers, self.truth, **options)
+        answers = self.answers(made, self.chosen_on, self.engine)
         return {
-            "metric": next(iter(scores.values())).model_dump(mode="json"),
-            "drop": tasks.drop(self.task, self.expected["answers"], answers, self.truth, **options),
+            "metric": self.score(answers, self.truth),
+            "drop": self.drop(self.expected["answers"], answers, self.truth),
             "cost": cost(made),
             "figures": {
                 **size(made.path, self.engine).as_keys(size(self.teacher).weight_bytes),
