@@ -129,4 +129,5 @@ def speeds(rule: ExitRule, layers: int) -> list[float]:
     """Settings worth a point on a curve, rising from 0."""
     if rule.criterion == "patience":
         return [0.0, *((layers - streak) / layers for streak in range(layers - 1, 0, -1))]
-    return [0.0, 0.01, 0.02, 0.05, *(step / 20 for step in range(2, 21))]
+    fine, coarse = (step / 100 for step in range(20)), (step / 20 for step in range(4, 21))
+    return [*fine, *coarse]  # the first hundredths let most rows out
