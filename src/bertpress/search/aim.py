@@ -99,9 +99,14 @@ def finalists(tried: Sequence[Tried], aim: Aim, count: int) -> list[Tried]:
 
 
 def best_cost(tried: Sequence[Tried], aim: Aim) -> float:
-    """Cost of the cheapest that keeps the limit; infinite where none does."""
-    sure = (each.price for each in tried if probability(each.drop, aim.max_drop) >= aim.confidence)
-    return min(sure, default=math.inf)
+    """Cost of the cheapest that keeps the limit; infinite where none does.
+
+    Compounds are left out: a dearer student may become cheaper than they are, by what complements it.
+    """
+    kept = [
+        each for each in tried if each.kind != "compound" and probability(each.drop, aim.max_drop) >= aim.confidence
+    ]
+    return min((each.price for each in kept), default=math.inf)
 
 
 def promotion(tried: Sequence[Tried], aim: Aim, rungs: int, *, eager: bool = False) -> Tried | None:

@@ -18,7 +18,8 @@ RUNGS = (1, 3, 9)
 """Passes over them, from the first short run of a student to the longest."""
 CUTS = (0.85, 0.7, 0.55, 0.4)
 """Shares of the layers' cost that stay without training."""
-EXIT_EPOCHS = 1
+EXIT_EPOCHS = 2
+"""Passes of exits over the same rows; the model under them is frozen."""
 
 Stages = list[dict[str, Any]]
 
@@ -136,24 +137,25 @@ class Space:
         use = [*depth, self.fisher(choices["keep"]), *self.vocabulary, answers]
         return [{"name": "cut", "use": use, "train": train}]
 
-    def compounds(self, winner: Candidate, spare: float) -> list[Candidate]:
-        """What complements a student: early exits, where time counts and some loss is left.
+    def with_exits(self, winner: Candidate, spare: float) -> Candidate | None:
+        """What complements any other: early exits that learn the head's answers; None where time does not count.
 
         Args:
-            winner: the best student.
+            winner: what they are put on.
             spare: points of the limit that it leaves.
         """
-        if self.target != "latency" or not self.leaves or winner.choices is None or spare <= 0:
-            return []
+        if self.target != "latency" or not self.leaves or spare <= 0:
+            return None
+        seen = min(EXAMPLES, self.rows)
         exits = {
             "name": "exits",
-            "use": [{"exit/deebert": {"drop": round(spare / 2, 3)}}],
-            "train": {"epochs": EXIT_EPOCHS, "max_examples": min(EXAMPLES, self.rows), "learning_rate": 1e-3},
+            "use": [{"exit/fastbert": {"drop": round(spare / 2, 3)}}],
+            "train": {"epochs": EXIT_EPOCHS, "max_examples": seen, "learning_rate": 1e-3},
         }
-        name, more = f"{winner.name}-exits", EXIT_EPOCHS * min(EXAMPLES, self.rows)
-        stages = [*self._learning(winner.choices, winner.rung), exits]
-        recipe = self.recipe(name, f"{winner.recipe.summary[:-1]}, with early exits.", stages)
-        return [winner._replace(name=name, kind="compound", recipe=recipe, examples=winner.examples + more)]
+        name, examples = f"{winner.name}-exits", winner.examples + EXIT_EPOCHS * seen
+        summary = f"{winner.recipe.summary[:-1]}; early exits."
+        recipe = self.recipe(name, summary, [*winner.recipe.to_dict()["stages"][:-1], exits])
+        return winner._replace(name=name, kind="compound", recipe=recipe, examples=examples)
 
     def first(self) -> list[dict[str, Any]]:
         """Students that are tried before the sampler knows anything."""

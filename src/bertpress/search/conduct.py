@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -195,10 +195,11 @@ class Course:
                 break
             if self._try(cut).lost > self.aim.max_drop + HOPELESS:
                 break  # the next ones lose more
+        self._exits("bits")
         self._students()
-        for compound in self._compounds():
-            if self._fits(compound):
-                self._try(compound)
+        best = finalists([each for each in self.tried if each.kind != "compound"], self.aim, 1)
+        for each in best:
+            self._exits(each.name)
 
     def _students(self) -> None:
         passes = [self.pace.training(epochs * min(EXAMPLES, self.space.rows), 0.5) for epochs in RUNGS]
@@ -242,11 +243,14 @@ class Course:
     def _affordable(self, choices: dict[str, Any]) -> bool:
         return self.costs.at(choices["keep"] * choices["layers"] / self.space.depth) < best_cost(self.tried, self.aim)
 
-    def _compounds(self) -> Sequence[Candidate]:
-        best = finalists([each for each in self.tried if each.kind != "compound"], self.aim, 1)
-        if not best or probability(best[0].drop, self.aim.max_drop) < self.aim.confidence:
-            return []
-        return self.space.compounds(self.made[best[0].name], self.aim.max_drop - best[0].lost)
+    def _exits(self, name: str) -> None:
+        """A candidate that keeps the limit, with early exits, if there is time for them and they were not tried."""
+        below = next(each for each in self.tried if each.name == name)
+        if probability(below.drop, self.aim.max_drop) < self.aim.confidence:
+            return
+        found = self.space.with_exits(self.made[name], self.aim.max_drop - below.lost)
+        if found is not None and found.name not in self.made and self._fits(found):
+            self._try(found)
 
     def _fits(self, candidate: Candidate) -> bool:
         """Whether there is time for it; what was tried before takes none."""
@@ -266,7 +270,8 @@ class Course:
         tried = setting.attempt(candidate, (lambda made: 0.0) if anchor else cost)
         if anchor and tried.failure is None:
             tried = tried.model_copy(update={"cost": self.costs.at(1.0)})
-        self.pace.learn(tried.seconds, candidate.examples, candidate.share)
+        if candidate.kind != "compound":  # exits train on a model that is frozen, which takes less
+            self.pace.learn(tried.seconds, candidate.examples, candidate.share)
         self.tried.append(tried)
         self.made[candidate.name] = candidate
         if new:

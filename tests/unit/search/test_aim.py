@@ -34,6 +34,7 @@ def test_the_cheapest_that_is_sure_wins_and_a_likely_one_does_not():
     everything = [tried("bits", 10, 0.2), tried("risky", 2, 0.95), tried("good", 4, 0.5), tried("failed", None, None)]
     assert [each.name for each in finalists(everything, AIM, 2)] == ["good", "bits"]
     assert best_cost(everything, AIM) == 4
+    assert best_cost([*everything, tried("good-exits", 3, 0.5, kind="compound")], AIM) == 4
     assert [each.name for each in finalists(everything, AIM.model_copy(update={"confidence": 0.6}), 1)] == ["risky"]
 
 

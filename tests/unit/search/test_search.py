@@ -133,7 +133,7 @@ def test_mistakes_are_told_before_anything_is_made(teacher, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_latencies_are_predicted_and_exits_complement_the_best_student(teacher, data, tmp_path, monkeypatch):
+def test_latencies_are_predicted_and_exits_complement_whole_and_student(teacher, data, tmp_path, monkeypatch):
     def timer(blueprint, part, unit):
         return 0.1 + 0.1 * part.heads if unit == "attention" else 0.1 + sum(part.ffn) / 64
 
@@ -141,8 +141,9 @@ def test_latencies_are_predicted_and_exits_complement_the_best_student(teacher, 
     monkeypatch.setattr(candidates, "CUTS", ())
     found = search(teacher, data, tmp_path / "out", target="latency", max_drop=60.0, students=1)
     names = [each["name"] for each in found["candidates"]]
-    assert names == ["bits", "student-0-0", "student-0-0-exits"]
-    bits, student, exits = found["candidates"]
+    assert names == ["bits", "student-0-0", "bits-exits", "student-0-0-exits"]
+    bits, student, whole_exits, exits = found["candidates"]
+    assert whole_exits["cost"] <= bits["cost"]
     assert found["engine"] == "openvino"
     assert bits["cost"] == bits["measured"]["latency_ms"]["median"]
     whole = 2 * (0.1 + 0.1 * 4 + 0.1 + 1)
