@@ -22,7 +22,7 @@ COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "size": ("bytes of the artifact", numerals.size),
     "memory": ("bytes that the engine loads", numerals.size),
 }
-HEADINGS = ("Candidate", "Cost", "Measured", "Drop on rows cut from train", "Keeps the limit", "Took")
+HEADINGS = ("Candidate", "Cost", "Measured", "Drop on the rows chosen on", "Keeps the limit", "Took")
 
 
 def search_page(found: Results) -> str:
@@ -104,7 +104,7 @@ def _front(found: Results) -> Markup:
     ours = sorted((point for point in drawn if point.role == "artifact"), key=lambda point: point.x)
     title = f"change against {text(found, 'aim', 'target')}"
     chart = scatter(drawn, title=title, x_label=x_label, y_label="points", show_x=show, curve=ours)
-    words = "On rows cut from train, which no candidate learnt from. Vertical bars are 95 % intervals."
+    words = "On rows which no candidate learnt from. Vertical bars are 95 % intervals."
     shown = [(role, ROLES[role]) for role in ("artifact", "dominated")]
     return join(hint(words), bars.legend(shown), element("figure", chart))
 
@@ -113,12 +113,13 @@ def _sure(found: Results) -> list[tuple[str, str]]:
     rows, report = mapping(found, "rows"), mapping(found, "winner", "validation")
     bounds = ("value", "low", "high")
     kept = numerals.percent(number(found, "sure", "probability"))
+    where = "of selection" if rows.get("split") == "selection" else "cut from train"
     cut, seen = (
         points(*(number(source, "drop", key) for key in bounds)) for source in (mapping(found, "winner"), report)
     )
     score = interval(*(number(report, "metric", key) for key in bounds))
     return [
-        ("Chosen on", f"{text(rows, 'chosen_on')} rows cut from train: {cut}; keeps the limit with {kept} probability"),
+        ("Chosen on", f"{text(rows, 'chosen_on')} rows {where}: {cut}; keeps the limit with {kept} probability"),
         ("Reported on", f"{text(rows, 'validation')} rows of validation, once: {seen}; score {score}"),
         ("Verdict", text(found, "sure", "holds") or NOT_MEASURED),
     ]

@@ -32,7 +32,7 @@ class Aim(BaseModel):
 
 
 class Tried(BaseModel):
-    """A candidate and what came of it; scores are of rows cut from train.
+    """A candidate and what came of it; scores are of the rows chosen on.
 
     Attributes:
         name: of its folder.

@@ -25,7 +25,7 @@ from bertpress.search.clock import Clock, Pace, seconds_of
 from bertpress.search.costs import Costs, LayerTimes, parameters
 from bertpress.search.ending import TIMED, end, timed
 from bertpress.search.proposals import Proposals, check_installed
-from bertpress.search.rows import cut_rows, median_tokens, prepared
+from bertpress.search.rows import SELECTION, cut_rows, median_tokens, prepared
 from bertpress.search.setting import Setting, bytes_of, cost_of, runtime_of
 from bertpress.tasks import Task, UserMetric
 
@@ -47,6 +47,7 @@ def search(
     engine: str | None = None,
     train: Any = None,
     validation: Any = None,
+    selection: Any = None,
     data: str | Path | None = None,
     metric: str | UserMetric | None = None,
     seed: int = 0,
@@ -59,8 +60,8 @@ def search(
 ) -> dict[str, Any]:
     """Find the cheapest artifact that loses at most so many points, within a time.
 
-    Candidates are made, scored and chosen on rows of the train split alone.  The validation split is scored once, when
-    the winner stands.
+    Candidates are made, scored and chosen on rows of the train split alone, or chosen on those of a split ``selection``
+    where there is one.  The validation split is scored once, when the winner stands.
 
     Args:
         model: hub name or folder; one that is not fine-tuned is fine-tuned first, within a third of the time.
@@ -73,6 +74,7 @@ def search(
         engine: what runs the candidates; OpenVINO where it is installed, and PyTorch for ``size``, when None.
         train: rows in place of ``data``.
         validation: likewise.
+        selection: likewise; rows that the model has not seen, if it has seen all of train.
         data: folder of the task's splits; the hub when None.
         metric: name of a metric of the task, or a function of predictions and references.
         seed: of everything random.
@@ -95,7 +97,10 @@ def search(
     named, own_metric = task_of(task, metric, options)
     engine = _engine(engine, target)
     source, place = model_of(model), folder_of(data)
-    rows = cut_rows(source, named, place, rows_of(train, "train"), rows_of(validation, "validation"), seed)
+    rows = cut_rows(
+        source, named, place, rows_of(train, "train"), rows_of(validation, "validation"),
+        rows_of(selection, SELECTION), seed,
+    )  # fmt: skip
     identity = {"search": aim.model_dump(mode="json"), "model": str(source), "engine": engine, "seed": seed,
                 "task": rows.task.model_dump(mode="json")}  # fmt: skip
     folder = RunFolder.open(Path(out), identity, resume=resume)

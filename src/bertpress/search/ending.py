@@ -29,7 +29,7 @@ ROUNDS = 15
 
 
 def timed(setting: Setting, names: Sequence[str]) -> dict[str, Any]:
-    """The teacher in PyTorch and some candidates on the engine, by turns, on texts of the rows cut from train."""
+    """The teacher in PyTorch and some candidates on the engine, by turns, on texts of the rows chosen on."""
     texts = texts_of(setting.task, setting.chosen_on.limit(min(TIMED_TEXTS, len(setting.chosen_on)), setting.seed))
     candidates = [
         Timed("teacher", setting.teacher, "torch"),
@@ -62,7 +62,12 @@ def end(course: Course, rows: SearchRows, clock: Clock) -> dict[str, Any]:
         "engine": setting.engine,
         "aim": aim.model_dump(mode="json"),
         "budget": {"seconds": clock.budget, "spent": round(clock.spent, 1)},
-        "rows": {"fit": len(setting.fit), "chosen_on": len(setting.chosen_on), "validation": reported.pop("rows")},
+        "rows": {
+            "fit": len(setting.fit),
+            "chosen_on": len(setting.chosen_on),
+            "split": setting.chosen_on.split,
+            "validation": reported.pop("rows"),
+        },
         "environment": environment(threads=setting.threads, seed=setting.seed),
         "teacher": {**clocked["teacher"], **reported.pop("teacher")},
         "candidates": [_entry(each, clocked, aim) for each in sorted(course.tried, key=_order)],

@@ -16,9 +16,12 @@ from bertpress.runfolder import RunFolder
 from bertpress.runner import Say, fine_tune
 from bertpress.tasks import Rows, Task
 from bertpress.tasks.loading import find as find_file
+from bertpress.tasks.loading import has
 from bertpress.teacher import trained_model
 from bertpress.training import TrainSettings
 
+SELECTION = "selection"
+"""A split of rows that candidates are chosen on, for a model that has seen all of train."""
 CHOSEN_ON = 4000
 """Rows that candidates are scored on, at most: half a point of standard error where every tenth answer differs."""
 
@@ -30,7 +33,7 @@ class SearchRows:
     Attributes:
         task: with its labels.
         fit: the train split without what was cut from it.
-        chosen_on: rows cut from train.
+        chosen_on: rows cut from train, or those of a split of their own.
         validation: reads the split that is reported on; called once, at the end.
     """
 
@@ -41,9 +44,15 @@ class SearchRows:
 
 
 def cut_rows(
-    model: str | Path, task: Task, data: Path | None, train: Rows | None, validation: Rows | None, seed: int
+    model: str | Path,
+    task: Task,
+    data: Path | None,
+    train: Rows | None,
+    validation: Rows | None,
+    selection: Rows | None,
+    seed: int,
 ) -> SearchRows:
-    """Cut the train split; the validation split is looked up and not read.
+    """Cut the train split where there is no split ``selection``; the validation split is looked up and not read.
 
     Raises:
         DataError: a file, column or label is not usable, or there is no validation split.
@@ -53,7 +62,13 @@ def cut_rows(
     labelled = tasks.with_labels(task, rows, own)
     if validation is None and data is not None:
         find_file(task, "validation", data)
-    fit, cut = Data(labelled, rows, rows).selection(seed)
+    if selection is None and data is not None and has(task, SELECTION, data):
+        selection = tasks.load(labelled, SELECTION, data)
+    if selection is None:
+        fit, cut = Data(labelled, rows, rows).selection(seed)
+    else:
+        tasks.with_labels(labelled, selection)
+        fit, cut = rows, selection
 
     def reported() -> Rows:
         found = validation if validation is not None else tasks.load(labelled, "validation", data)

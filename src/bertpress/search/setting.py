@@ -1,4 +1,4 @@
-"""What the candidates of one search share, and one candidate made and scored on rows cut from train."""
+"""What the candidates of one search share, and one candidate made and scored on the rows chosen on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Setting:
         folder: of the search.
         task: with its labels.
         fit: rows that candidates learn from.
-        chosen_on: rows cut from train, which none of them has seen.
+        chosen_on: rows which none of them has seen.
         teacher: folder of the model that is compressed.
         engine: what runs the candidates.
         seed: of everything random.

@@ -33,8 +33,7 @@ def find(task: Task, split: str, data: Path) -> Path:
     if not data.is_dir():
         what = "is a file, not a folder that holds train.* and validation.*" if data.exists() else "does not exist"
         raise DataError(f"--data {data} {what}")
-    inner = data / (task.folder or task.name)
-    folder = inner if inner.is_dir() and not {"train", split} & splits(data).keys() else data
+    folder = _folder(task, split, data)
     files = splits(folder)
     if not files:
         raise DataError(f"--data {folder}: no data files (needed: {split} with one of {', '.join(SUFFIXES)})")
@@ -45,6 +44,16 @@ def find(task: Task, split: str, data: Path) -> Path:
     if len(files[name]) > 1:
         raise DataError(f"--data {folder}: several files for split '{name}': {', '.join(p.name for p in files[name])}")
     return files[name][0]
+
+
+def has(task: Task, split: str, data: Path) -> bool:
+    """Whether :func:`find` has files to choose from."""
+    return data.is_dir() and split in splits(_folder(task, split, data))
+
+
+def _folder(task: Task, split: str, data: Path) -> Path:
+    inner = data / (task.folder or task.name)
+    return inner if inner.is_dir() and not {"train", split} & splits(data).keys() else data
 
 
 def _names_from_file(task: Task, folder: Path) -> tuple[str, ...] | None:

@@ -85,7 +85,7 @@ def test_all_is_chosen_before_validation_is_read(stopped):
     out, found, there, before = stopped
     assert there  # the winner stood
     assert {path.name: path.read_text() for path in out.glob("candidates/*/tried.json")} == before
-    assert found["rows"] == {"fit": 180, "chosen_on": 20, "validation": 24}
+    assert found["rows"] == {"fit": 180, "chosen_on": 20, "split": "holdout", "validation": 24}
 
 
 def test_the_winner_keeps_the_limit_and_is_an_artifact(stopped):
@@ -102,6 +102,16 @@ def test_the_winner_keeps_the_limit_and_is_an_artifact(stopped):
     page = (out / "search.html").read_text(encoding="utf-8")
     for words in (*names, "20 rows cut from train", "24 rows of validation, once"):
         assert words in page
+
+
+def test_a_split_of_their_own_is_chosen_on(teacher, data, tiny_rows, tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text((data / f"{split}.jsonl").read_text(encoding="utf-8"))
+    rows = tiny_rows(TASK, 30, 4)
+    (tmp_path / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = search(teacher, tmp_path, tmp_path / "out", students=0)
+    assert found["rows"] == {"fit": 200, "chosen_on": 30, "split": "selection", "validation": 24}
+    assert "30 rows of selection" in (tmp_path / "out/search.html").read_text(encoding="utf-8")
 
 
 def test_one_that_was_stopped_ends_like_one_that_was_not(stopped, teacher, data, tmp_path):
