@@ -85,6 +85,7 @@ def three_layers() -> dict[str, Any]:
 ROWS: dict[str, Row] = {
     "DeeBERT": Row("deebert", tasks=CLASSES),
     "FastBERT": Row("fastbert", tasks=CLASSES),
+    "FastBERT, every second layer": Row("fastbert", {"stages.0.use.exit/fastbert.every": 2}, tasks=CLASSES),
     "PABEE": Row("pabee"),
     "PoWER-BERT": Row("power-bert", tasks=TEXTS),
     "PoWER-BERT, 70 % then 40 % kept": Row("power-bert", {KEEP: [0.7, 0.7, 0.4]}, tasks=TEXTS),
@@ -148,6 +149,8 @@ def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     """All settings of an artifact, float32 on PyTorch, unless its recipe ends in integers, and int8 on OpenVINO."""
     made = artifact.load(place_of(options, name, task, 0) / "model")
     forms = {"int8": made}
+    if made.blueprint.activation_bits is not None and "openvino" not in made.exports:
+        made.export("openvino")
     if made.blueprint.activation_bits is None:
         quantized = artifact.load(int8_of(made.path, task, options, made.path.with_name("int8")))
         forms = {"float32": made, "int8": quantized}

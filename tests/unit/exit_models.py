@@ -6,12 +6,15 @@ from bertpress.encoder.blueprint import ExitRule, ExitSpec, HeadSpec, RelativeSp
 from bertpress.encoder.model import build_model
 
 
-def shape(kind="pooled", rule=None, layers=4, labels=3, relative=False, **head):
-    """A blueprint with an exit behind every layer but the last."""
+def shape(kind="pooled", rule=None, layers=4, labels=3, relative=False, every=1, **head):
+    """A blueprint with an exit behind every layer but the last, or behind every so many of them."""
     spec = HeadSpec(kind="sequence", labels=labels, **head)
     bare = uniform(layers=layers, hidden_size=16, heads=2, ffn=24, vocabulary=40, head=spec, dropout=0.0)
     made = ExitSpec(kind=kind, size=8)
-    with_exits = [layer.model_copy(update={"exit": made}) for layer in bare.layers[:-1]]
+    with_exits = [
+        layer if number % every else layer.model_copy(update={"exit": made})
+        for number, layer in enumerate(bare.layers[:-1], start=1)
+    ]
     extra = {"relative": RelativeSpec(buckets=8, max_distance=16, heads=2)} if relative else {}
     rule = rule or ExitRule(criterion="entropy")
     return bare.replace(layers=(*with_exits, bare.layers[-1]), exit=rule, **extra)

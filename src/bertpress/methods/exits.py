@@ -23,8 +23,8 @@ from bertpress.training.objectives import Step
 CAPTURE = frozenset({"exits"})
 
 
-def add_exits(model: Model, spec: ExitSpec, rule: ExitRule, ctx: Context, *, name: str) -> Model:
-    """The same model with an exit behind every layer but the last.
+def add_exits(model: Model, spec: ExitSpec, rule: ExitRule, ctx: Context, *, name: str, every: int = 1) -> Model:
+    """The same model with an exit behind every layer but the last, or behind every so many of them.
 
     Weights are drawn by the stage's seed; a dense layer starts as that of the model's head.
 
@@ -34,9 +34,10 @@ def add_exits(model: Model, spec: ExitSpec, rule: ExitRule, ctx: Context, *, nam
         rule: when a text leaves.
         ctx: gives the task and the seed.
         name: of the method, for messages.
+        every: 2: behind the second, the fourth ...
 
     Raises:
-        RecipeError: the model can have no exits, or has some.
+        RecipeError: the model can have no exits, or has some, or ``every`` leaves room for none.
     """
     blueprint = model.blueprint
     if (reason := blueprint.exit_obstacle) is not None:
@@ -45,8 +46,13 @@ def add_exits(model: Model, spec: ExitSpec, rule: ExitRule, ctx: Context, *, nam
         raise RecipeError(f"{name}: the model has early exits already")
     if ctx.task.multi_label:
         raise RecipeError(f"{name}: the task {ctx.task.name} must have one class or score for each text, not several")
-    layers = [layer.model_copy(update={"exit": spec}) for layer in blueprint.layers[:-1]]
-    shape = blueprint.replace(layers=(*layers, blueprint.layers[-1]), exit=rule)
+    if every >= (depth := len(blueprint.layers)):
+        raise RecipeError(f"{name}: every={every} must be below the number of layers, {depth}")
+    layers = [
+        layer.model_copy(update={"exit": spec}) if number % every == 0 and number < depth else layer
+        for number, layer in enumerate(blueprint.layers, start=1)
+    ]
+    shape = blueprint.replace(layers=tuple(layers), exit=rule)
     state = fresh(shape, model, ctx.seed).state_dict() | model.state_dict()
     if spec.kind == "pooled":
         for key in [key for key in state if ".exit.dense." in key]:
@@ -116,6 +122,10 @@ class Exits(Method):
 
 class FrozenExits(Exits):
     """Base of those whose exits train on a fine-tuned model that stays as it is, and that leave where they are sure."""
+
+    every: int = Field(
+        1, ge=1, le=64, description="An exit behind every so many layers: fewer parts to run for a text that stays."
+    )
 
     def callbacks(self, ctx: Context) -> list[TrainerCallback]:
         """Freeze the backbone."""

@@ -1,11 +1,6 @@
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from tiny_world import fast_tokenizer
 
 from bertpress.artifact import save
 from bertpress.artifact.codecs import on_grid
@@ -30,21 +25,7 @@ def quantize_all(model, *, block=(1, 0), symmetric=True, bits=8):
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    backend = Tokenizer(WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    backend.normalizer, backend.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
-    backend.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=32,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+    return fast_tokenizer(WORDS, max_length=32)
 
 
 @pytest.fixture(scope="session")

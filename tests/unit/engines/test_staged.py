@@ -19,7 +19,7 @@ from bertpress.methods.quantize.int8 import Int8
 
 CASES = {
     "pairs": {"kind": "pooled"},
-    "branch": {"kind": "branch", "rule": ExitRule(criterion="uncertainty")},
+    "branch": {"kind": "branch", "layers": 7, "every": 2, "rule": ExitRule(criterion="uncertainty")},
     "regression": {"kind": "linear", "labels": 1, "rule": ExitRule(criterion="patience", tolerance=0.5)},
     "relative": {"kind": "linear", "relative": True, "rule": ExitRule(criterion="patience")},
     "mean": {"kind": "pooled", "pooling": "mean"},

@@ -31,7 +31,7 @@ class Deebert(FrozenExits):
         """Put the exits."""
         refuse_scores(ctx, NAME)
         rule = ExitRule(criterion="entropy", speed=self.speed, drop=self.drop)
-        return add_exits(model, ExitSpec(kind="pooled"), rule, ctx, name=NAME)
+        return add_exits(model, ExitSpec(kind="pooled"), rule, ctx, name=NAME, every=self.every)
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """The sum of the exits' losses; the frozen head has none."""

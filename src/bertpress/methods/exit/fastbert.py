@@ -72,7 +72,7 @@ class Fastbert(FrozenExits):
             raise RecipeError(f"{NAME}: size={self.size} must be a multiple of heads={self.heads}")
         rule = ExitRule(criterion="uncertainty", speed=self.speed, drop=self.drop)
         spec = ExitSpec(kind="branch", size=self.size, heads=self.heads)
-        return add_exits(model, spec, rule, ctx, name=NAME)
+        return add_exits(model, spec, rule, ctx, name=NAME, every=self.every)
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """The divergences."""
