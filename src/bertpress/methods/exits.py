@@ -34,10 +34,10 @@ def add_exits(model: Model, spec: ExitSpec, rule: ExitRule, ctx: Context, *, nam
         rule: when a text leaves.
         ctx: gives the task and the seed.
         name: of the method, for messages.
-        every: 2: behind the second, the fourth ...
+        every: 2: behind the second, the fourth ...; a model of too few layers has one behind its last but one.
 
     Raises:
-        RecipeError: the model can have no exits, or has some, or ``every`` leaves room for none.
+        RecipeError: the model can have no exits, or has some.
     """
     blueprint = model.blueprint
     if (reason := blueprint.exit_obstacle) is not None:
@@ -46,10 +46,10 @@ def add_exits(model: Model, spec: ExitSpec, rule: ExitRule, ctx: Context, *, nam
         raise RecipeError(f"{name}: the model has early exits already")
     if ctx.task.multi_label:
         raise RecipeError(f"{name}: the task {ctx.task.name} must have one class or score for each text, not several")
-    if every >= (depth := len(blueprint.layers)):
-        raise RecipeError(f"{name}: every={every} must be below the number of layers, {depth}")
+    depth = len(blueprint.layers)
+    step = max(1, min(every, depth - 1))
     layers = [
-        layer.model_copy(update={"exit": spec}) if number % every == 0 and number < depth else layer
+        layer.model_copy(update={"exit": spec}) if number % step == 0 and number < depth else layer
         for number, layer in enumerate(blueprint.layers, start=1)
     ]
     shape = blueprint.replace(layers=tuple(layers), exit=rule)

@@ -149,7 +149,7 @@ class Space:
         seen = min(EXAMPLES, self.rows)
         exits = {
             "name": "exits",
-            "use": [{"exit/fastbert": {"drop": round(spare / 2, 3)}}],
+            "use": [{"exit/fastbert": {"every": 2, "drop": round(spare / 2, 3)}}],
             "train": {"epochs": EXIT_EPOCHS, "max_examples": seen, "learning_rate": 1e-3},
         }
         name, examples = f"{winner.name}-exits", winner.examples + EXIT_EPOCHS * seen
