@@ -138,6 +138,7 @@ def measured(made: Artifact, whole: Path, engine: str, task: str, options: argpa
         drop = tasks.drop(made.task, level["predictions"], mine["predictions"], truth)
         found[name] = {
             "speed": speed,
+            "threads": options.threads,
             **mine["exits"],
             "metric": next(iter(tasks.score(made.task, mine["predictions"], truth).values())).model_dump(mode="json"),
             "drop": drop.model_dump(mode="json"),
@@ -168,8 +169,8 @@ def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def table(entries: list[dict[str, Any]]) -> str:
     """One line a method, task, kind of number and setting."""
-    head = ["method", "task", "run as", "setting", "mean layer", "MACs", "batch 1", "batch 32", "metric", "drop [95 %]"]
-    head += ["ms, text to label", "of them the model"]
+    head = ["method", "task", "run as", "threads", "setting", "mean layer", "MACs", "batch 1", "batch 32", "metric"]
+    head += ["drop [95 %]", "ms, text to label", "of them the model"]
     head += ["at its own speed, against the teacher: metric, drop [95 %], processor seconds"]
     lines = []
     for entry in entries:
@@ -177,7 +178,7 @@ def table(entries: list[dict[str, Any]]) -> str:
             for setting, found in settings.items():
                 drop = found["drop"]
                 lines.append([
-                    entry["name"], entry["task"], f"{kind}, {ENGINES[kind]}", setting,
+                    entry["name"], entry["task"], f"{kind}, {ENGINES[kind]}", str(found["threads"]), setting,
                     f"{found['mean_layer']:.2f}" if "mean_layer" in found else "all",
                     f"{found['macs'] / 1e6:.0f} M" if "macs" in found else "as counted",
                     f"{found['batch_1']['speedup']:.2f}x", f"{found['batch_32']:.2f}x",
