@@ -30,7 +30,9 @@ from int8_speed import interleaved
 from transformers import AutoModelForSequenceClassification
 
 from bertpress import tasks
+from bertpress.encoder.imports import load_pretrained
 from bertpress.engines import load_engine
+from bertpress.export.transformers import save_transformers
 from bertpress.measure.environment import usable_cores
 from bertpress.measure.size import size
 from bertpress.measure.statistics import Latency, paired_ratio
@@ -148,6 +150,7 @@ def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -
     import openvino
 
     read, weights = Reader(folder), size(folder).weight_bytes
+    folder = save_transformers(load_pretrained(folder).model, scratch / "plain")
     yield EAGER, Contender(in_torch(folder, "eager"), read, weights)
     yield "transformers, SDPA float32", Contender(in_torch(folder, "sdpa"), read, weights)
     yield "torch.compile, bfloat16", Contender(in_torch(folder, "sdpa", compiled=True), read, weights // 2)
@@ -217,7 +220,9 @@ def timed(contenders: Mapping[str, Contender], texts: Sequence[Any], rounds: int
 def compare(task: str, artifacts: Mapping[str, Path], options: argparse.Namespace) -> list[dict[str, Any]]:
     """All contenders on one task."""
     folder, what = teacher_of(task, options.teachers, options.model), tasks.resolve(task)
-    training = texts_of(what, tasks.load(what, "train", options.data, CALIBRATION))
+    rows = tasks.load(what, "train", options.data)
+    what = tasks.with_labels(what, rows)
+    training = texts_of(what, rows.limit(CALIBRATION, 0))
     rows = tasks.load(what, "validation", options.data)
     texts, truth = texts_of(what, rows), tasks.references(what, rows)
     with tempfile.TemporaryDirectory() as scratch:
