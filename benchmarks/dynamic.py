@@ -48,8 +48,6 @@ TEXTS = ("sst2", "ag_news")
 DROPS = (0.5, 1.0, 2.0)
 KEEP = "stages.0.use.tokens/power.keep"
 ENGINES = {"float32": "torch", "int8": "openvino"}
-
-
 ANSWERS = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
 INTEGERS = {"name": "quantize", "use": [{"quantize/int8": {}}]}
 
@@ -152,9 +150,10 @@ def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     """All settings of an artifact, float32 on PyTorch, unless its recipe ends in integers, and int8 on OpenVINO."""
     made = artifact.load(place_of(options, name, task, 0) / "model")
     forms = {"int8": made}
-    if made.blueprint.activation_bits is not None and "openvino" not in made.exports:
-        made.export("openvino")
-    if made.blueprint.activation_bits is None:
+    if made.blueprint.activation_bits is not None:
+        if "openvino" not in made.exports:
+            made.export("openvino")
+    else:
         quantized = artifact.load(int8_of(made.path, task, options, made.path.with_name("int8")))
         forms = {"float32": made, "int8": quantized}
     teacher = teacher_of(task, options.teachers)

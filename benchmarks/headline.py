@@ -1,13 +1,13 @@
 """The comparison that a user would make: a BERT-base-sized teacher as the usual tools run it, against our artifacts.
 
     pip install 'bertpress[benchmarks]'
-    python benchmarks/headline.py --data DIR [--tasks sst2 ag_news] [--threads 2] NAME=ARTIFACT ...
+    python benchmarks/headline.py --data DIR [--threads 2] TASK/NAME=FOLDER ...
 
 The teacher is transformers' own model: PyTorch eager float32, SDPA, ``torch.compile`` in bfloat16; ONNX Runtime in
 float32 and with its dynamic int8; OpenVINO in float32, in bfloat16 and with NNCF's post-training int8.  Each answers
 the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out, by turns in
 one process: batch 1, then batches of 32.  Accuracy is that of the whole validation split, by the thing that is timed.
-Which of a task's artifacts are compared is said by name: ``sst2/NAME=FOLDER``.  Writes results/headline.json and .md.
+Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``.  Writes results/headline.json and .md.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -
     folder = save_transformers(load_pretrained(folder).model, scratch / "plain")
     yield EAGER, Contender(in_torch(folder, "eager"), read, weights)
     yield "transformers, SDPA float32", Contender(in_torch(folder, "sdpa"), read, weights)
-    yield "torch.compile, bfloat16", Contender(in_torch(folder, "sdpa", compiled=True), read, weights // 2)
+    yield "torch.compile, bfloat16", Contender(in_torch(folder, "sdpa", compiled=True), read, weights)
     batches = [read.collate(read.features(text)) for text in training]
     path = to_onnx(folder, batches[0], scratch / "model.onnx")
     small = dynamic_int8(path)

@@ -30,6 +30,10 @@ class Aim(BaseModel):
     max_drop: float = Field(1.0, ge=0, le=100, description="Points that may be lost against the teacher.")
     confidence: float = Field(0.8, ge=0.5, lt=1, description="Probability that the winner keeps the limit.")
 
+    def keeps(self, drop: Drop | None) -> bool:
+        """Whether a loss keeps the limit as surely as is asked for."""
+        return probability(drop, self.max_drop) >= self.confidence
+
 
 class Tried(BaseModel):
     """A candidate and what came of it; scores are of the rows chosen on.
@@ -91,7 +95,7 @@ def probability(drop: Drop | None, limit: float) -> float:
 
 def finalists(tried: Sequence[Tried], aim: Aim, count: int) -> list[Tried]:
     """The cheapest of those that keep the limit by the aim's confidence; where none does, the likeliest to keep it."""
-    sure = [each for each in tried if probability(each.drop, aim.max_drop) >= aim.confidence]
+    sure = [each for each in tried if aim.keeps(each.drop)]
     if not sure:
         made = [each for each in tried if each.drop is not None]
         return sorted(made, key=lambda each: -probability(each.drop, aim.max_drop))[:1]
@@ -103,10 +107,8 @@ def best_cost(tried: Sequence[Tried], aim: Aim) -> float:
 
     Compounds are left out: a dearer student may become cheaper than they are, by what complements it.
     """
-    kept = [
-        each for each in tried if each.kind != "compound" and probability(each.drop, aim.max_drop) >= aim.confidence
-    ]
-    return min((each.price for each in kept), default=math.inf)
+    sure = (each.price for each in tried if each.kind != "compound" and aim.keeps(each.drop))
+    return min(sure, default=math.inf)
 
 
 def promotion(tried: Sequence[Tried], aim: Aim, rungs: int, *, eager: bool = False) -> Tried | None:
@@ -133,7 +135,7 @@ def promotion(tried: Sequence[Tried], aim: Aim, rungs: int, *, eager: bool = Fal
             for each in here
             if each.trial not in gone_on
             and each.lost <= aim.max_drop + SLACK
-            and (each.price < bound or (each.price == bound and probability(each.drop, aim.max_drop) < aim.confidence))
+            and (each.price < bound or (each.price == bound and not aim.keeps(each.drop)))
         ]
         if waiting:
             return min(waiting, key=lambda each: (max(0.0, each.lost - aim.max_drop), each.price))

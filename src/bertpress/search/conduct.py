@@ -19,7 +19,7 @@ from bertpress.methods.latency import on_this_machine
 from bertpress.report.numerals import duration
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say
-from bertpress.search.aim import Aim, Target, Tried, best_cost, finalists, probability, promotion
+from bertpress.search.aim import Aim, Target, Tried, best_cost, finalists, promotion
 from bertpress.search.candidates import EXAMPLES, RUNGS, Candidate, Space, affordable_rungs
 from bertpress.search.clock import Clock, Pace, seconds_of
 from bertpress.search.costs import Costs, LayerTimes, parameters
@@ -250,7 +250,7 @@ class Course:
     def _exits(self, name: str) -> None:
         """A candidate that keeps the limit, with early exits, if there is time for them and they were not tried."""
         below = next(each for each in self.tried if each.name == name)
-        if probability(below.drop, self.aim.max_drop) < self.aim.confidence:
+        if not self.aim.keeps(below.drop):
             return
         found = self.space.with_exits(self.made[name], self.aim.max_drop - below.lost)
         if found is not None and found.name not in self.made and self._fits(found):
