@@ -42,6 +42,7 @@ def bench(
     seed: int = 0,
     speed: float | None = None,
     max_drop: float | None = None,
+    lengths: Sequence[int] = (),
     command: str = "",
     progress: Progress | None = None,
     **options: Unpack[TaskOptions],
@@ -59,6 +60,7 @@ def bench(
         seed: of the choice of texts.
         speed: of artifacts with early exits; see :meth:`bertpress.artifact.Artifact.predict`.
         max_drop: likewise.
+        lengths: likewise, of the artifacts.
         command: kept in the result.
         progress: is told (steps done, steps in all).
         **options: changes to the task.
@@ -80,7 +82,7 @@ def bench(
     texts = texts_of(named, rows.limit(TIMED_TEXTS, seed))
     candidates = [
         Candidate(str(baseline), folder, "torch"),
-        *(Candidate(str(one.path), one.path, engine, one.exit_speed(speed, max_drop)) for one in made),
+        *(Candidate(str(one.path), one.path, engine, one.exit_speed(speed, max_drop), tuple(lengths)) for one in made),
     ]
     workers = threads or usable_cores()
     timed = interleave(

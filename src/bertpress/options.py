@@ -27,6 +27,10 @@ Speed = Annotated[
 MaxDrop = Annotated[
     float | None, Option("--max-drop", help="Instead of --speed: points that early exits may cost, by their curve.")
 ]
+Lengths = Annotated[
+    str | None,
+    Option("--lengths", help="Single texts are padded to the next of these, such as 16,32,64: graphs of openvino."),
+]
 TextColumns = Annotated[str | None, Option("--text-columns", help="One column, or two with a comma between.")]
 LabelColumn = Annotated[str | None, Option("--label-column", help="Column of labels, scores, tags or answers.")]
 MaxLength = Annotated[int | None, Option("--max-length", help="Tokens of one input.")]

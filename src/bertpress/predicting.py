@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def predict(
     threads: int | None = None,
     speed: float | None = None,
     max_drop: float | None = None,
+    lengths: Sequence[int] = (),
     passages: str | Path | Mapping[str, str] | None = None,
     states: str | Path | None = None,
     store: Store = "float32",
@@ -37,6 +38,7 @@ def predict(
         threads: of the engine; all cores when None.
         speed: as there; not with passages.
         max_drop: as there; not with passages.
+        lengths: as there; not with passages.
         passages: that the texts are about: by name, or a file; their lower states are computed once and kept.  Of a
             model whose lower layers read the two texts apart.
         states: folder where they are kept; None: beside the file, with the ending ``.states``.
@@ -50,10 +52,18 @@ def predict(
     made = opened(artifact)
     if passages is None:
         return made.predict(
-            texts, engine=engine, batch_size=batch_size, threads=threads, speed=speed, max_drop=max_drop
+            texts,
+            engine=engine,
+            batch_size=batch_size,
+            threads=threads,
+            speed=speed,
+            max_drop=max_drop,
+            lengths=lengths,
         )
     if speed is not None or max_drop is not None:
         raise DataError("speed, max_drop: a model with early exits keeps no passages")
+    if lengths:
+        raise DataError("lengths: texts about passages run in graphs of any length")
     if states is None:
         if not isinstance(passages, str | Path):
             raise DataError("states: passages in memory need a folder for their states")

@@ -1,6 +1,6 @@
 """The artifact: a folder that stands alone, and what can be done with it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ class Artifact:
         self._checked = checked
         self.path = checked.folder
         self.manifest: Manifest = checked.manifest
-        self._predictors: dict[tuple[str, int | None, float | None], Predictor] = {}
+        self._predictors: dict[tuple[Any, ...], Predictor] = {}
 
     def __repr__(self) -> str:
         return f"Artifact({str(self.path)!r})"
@@ -101,6 +101,7 @@ class Artifact:
         threads: int | None = None,
         speed: float | None = None,
         max_drop: float | None = None,
+        lengths: Sequence[int] = (),
     ) -> Iterator[dict[str, Any] | list[dict[str, Any]]]:
         """Answer texts as they come, in order; memory does not grow with their number.
 
@@ -111,6 +112,7 @@ class Artifact:
             threads: of the engine; all cores when None.
             speed: of a model with early exits, 0 (all layers) to 1 (the first exit); None: the artifact's own.
             max_drop: instead of the speed, the points that it may cost by the stored curve.
+            lengths: in tokens, to which single texts are padded; see :mod:`bertpress.engines.lengths`.
 
         Yields:
             classification ``{"label", "score", "scores"}`` (several labels: ``{"labels", "scores"}``); regression
@@ -121,7 +123,7 @@ class Artifact:
             DataError: an entry is not of the task's form; the message has its number.
             EngineError: the engine is not installed or cannot run this artifact.
         """
-        return self._predictor(engine, threads, speed, max_drop).stream(texts, batch_size)
+        return self._predictor(engine, threads, speed, max_drop, lengths).stream(texts, batch_size)
 
     def reader(
         self,
@@ -311,9 +313,9 @@ class Artifact:
         return self.task
 
     def _predictor(
-        self, engine: str, threads: int | None, speed: float | None = None, max_drop: float | None = None
+        self, engine: str, threads: int | None, speed: float | None, drop: float | None, lengths: Sequence[int] = ()
     ) -> Predictor:
-        key = (engine, threads, self.exit_speed(speed, max_drop))
+        key = (engine, threads, self.exit_speed(speed, drop), tuple(lengths))
         if key not in self._predictors:
             self._predictors[key] = Predictor(self.path, self.task, self.tokenizer, *key)
         return self._predictors[key]

@@ -47,11 +47,12 @@ class Predictor:
         engine: str,
         threads: int | None,
         speed: float | None = None,
+        lengths: Sequence[int] = (),
     ) -> None:
         from bertpress.engines import load_engine
 
         self.folder, self.task, self.tokenizer = folder, task, tokenizer
-        self.engine: Engine = load_engine(engine, folder, threads, speed)
+        self.engine: Engine = load_engine(engine, folder, threads, speed, lengths)
 
     def stream(self, texts: Iterable[Any], batch_size: int) -> Iterator[Answer]:
         """Answers in the order of the texts, ``batch_size`` of which are read ahead."""

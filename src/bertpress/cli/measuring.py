@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from bertpress.cli.shared import score_line, task_options
+from bertpress.cli.shared import score_line, task_options, whole_numbers
 from bertpress.options import (
     ArtifactPath,
     Data,
     Id2Label,
     Json,
     LabelColumn,
+    Lengths,
     MaxDrop,
     MaxLength,
     Metric,
@@ -114,6 +115,7 @@ def bench(
     rounds: Annotated[int, Option("--rounds", min=1, help="Blocks of texts timed with each.")] = 25,
     speed: Speed = None,
     max_drop: MaxDrop = None,
+    lengths: Lengths = None,
     seed: Seed = 0,
     threads: Threads = None,
     json_: Json = False,
@@ -136,6 +138,7 @@ def bench(
         seed=seed,
         speed=speed,
         max_drop=max_drop,
+        lengths=whole_numbers("--lengths", lengths),
         command=command_line(),
         progress=meter("timing"),
         **task_options(text_columns, None, max_length, None, False, None),

@@ -3,10 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+from bertpress.errors import UserError
+
 
 def score_line(score: dict[str, Any]) -> str:
     """A metric with its interval."""
     return f"{score['name']} {score['value']:.2f} (95 % interval {score['low']:.2f} to {score['high']:.2f})"
+
+
+def whole_numbers(option: str, given: str | None) -> tuple[int, ...]:
+    """Numbers with commas between.
+
+    Raises:
+        UserError: something else is there.
+    """
+    try:
+        return tuple(int(number) for number in given.split(",")) if given else ()
+    except ValueError:
+        raise UserError(f"{option}={given} must be whole numbers with commas between") from None
 
 
 def task_options(

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bertpress.options import ArtifactPath, Json, MaxDrop, RunsOn, Speed, Store, Target, Threads
+from bertpress.cli.shared import whole_numbers
+from bertpress.options import ArtifactPath, Json, Lengths, MaxDrop, RunsOn, Speed, Store, Target, Threads
 from bertpress.terminal import Answer, answering, as_json, meter
 
 Option = typer.Option
@@ -25,6 +26,7 @@ def predict(
     store: Annotated[Store, Option("--store", help="How they are kept.")] = "float32",
     speed: Speed = None,
     max_drop: MaxDrop = None,
+    lengths: Lengths = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> Answer:
@@ -46,6 +48,7 @@ def predict(
         threads=threads,
         speed=speed,
         max_drop=max_drop,
+        lengths=whole_numbers("--lengths", lengths),
         passages=passages,
         states=states,
         store=store,

@@ -5,12 +5,14 @@ Importing this package imports none of them, so that a process that measures one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from bertpress.encoder.exit_specs import SEGMENT
 from bertpress.engines.base import Engine, Halves, Loader
+from bertpress.engines.lengths import with_lengths
 from bertpress.engines.staged import Staged, blueprint_of, own_speed
 from bertpress.errors import EngineError
 
@@ -24,7 +26,13 @@ def available() -> list[str]:
     return [name for name in NAMES if find_spec(name) is not None]
 
 
-def load_engine(name: str, folder: str | Path, threads: int | None = None, speed: float | None = None) -> Engine:
+def load_engine(
+    name: str,
+    folder: str | Path,
+    threads: int | None = None,
+    speed: float | None = None,
+    lengths: Sequence[int] = (),
+) -> Engine:
     """Load a model folder on an engine.
 
     Args:
@@ -33,25 +41,28 @@ def load_engine(name: str, folder: str | Path, threads: int | None = None, speed
         threads: None: all cores.
         speed: of a model with early exits, 0 (all layers) to 1 (out at the first exit that the rule allows); None: the
             artifact's own.
+        lengths: a single text is padded to the next of these numbers of tokens, each of which has a graph of its own,
+            on openvino; see :mod:`bertpress.engines.lengths`.
 
     Raises:
         EngineError: no such engine, its package is missing, or the folder has no file for it; a speed that is none, or
-            for a model without exits.
+            for a model without exits; a length that is none, or for an engine with one graph for all.
     """
     engine = _loader(name)
     if speed is not None and not 0 <= speed <= 1:
         raise EngineError(f"speed={speed:g} must be in [0, 1]")
     place = Path(folder)
-    blueprint = blueprint_of(place)
+    blueprint, graphs = blueprint_of(place), place / name
     if blueprint is None:
         if speed:
             raise EngineError(f"{folder}: has no early exits, so speed={speed:g} means nothing")
-        return engine.load(place, threads)
-    speed = own_speed(place, blueprint) if speed is None else speed
-    if not speed:
-        return engine.load(place, threads)
-    names = [SEGMENT.format(number) for number in range(len(blueprint.exits))]
-    return Staged(engine.load_parts(place, names, threads), blueprint, speed)
+    elif speed is None:
+        speed = own_speed(place, blueprint)
+    if not speed or blueprint is None:
+        whole = engine.load(place, threads)
+        return with_lengths(whole, [whole], lengths, graphs)
+    parts = engine.load_parts(place, [SEGMENT.format(number) for number in range(len(blueprint.exits))], threads)
+    return with_lengths(Staged(parts, blueprint, speed), parts, lengths, graphs)
 
 
 def load_halves(name: str, folder: str | Path, threads: int | None = None) -> Halves:

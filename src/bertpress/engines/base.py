@@ -14,6 +14,8 @@ from bertpress.errors import EngineError
 
 Array: TypeAlias = NDArray[Any]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+METADATA = "metadata.json"
+"""Beside the graphs of an export: what they take, and what the numbers mean."""
 STATES = "states"
 """What goes in between the parts of a model, float32 (batch, tokens, hidden)."""
 

@@ -38,22 +38,36 @@ class OpenVINO:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._tensor = openvino.Tensor
+        self._tensor, self._core, self._settings = openvino.Tensor, openvino.Core(), settings
         self.files: tuple[Path, ...] = (path, path.with_name("model.bin"))  # which all parts read
         with path.open("rb") as file:
             if not file.read(64).lstrip().startswith(b"<?xml"):  # else OpenVINO loads a reader for every other format
                 raise EngineError(f"{path}: OpenVINO cannot load it (it is no XML)")
-        try:
-            with same_signal_stack():
-                core = openvino.Core()
-                graph = path if path.stem == "model" else core.read_model(*self.files)
-                self._compiled = core.compile_model(graph, "CPU", settings)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[-200:]
-            raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
+        self._compiled = self._compile()
         known = {port.any_name for port in self._compiled.inputs}
         self.inputs = tuple(name for name in (*INPUTS, STATES) if name in known)
         self._request, self._turn = self._compiled.create_infer_request(), threading.Lock()
+        self._fixed: dict[int, Any] = {}
+
+    def _compile(self, length: int | None = None) -> Any:
+        """The graph of any shape, or that of one row of so many tokens."""
+        path = self.files[0]
+        try:
+            with same_signal_stack():
+                if length is None and path.stem == "model":
+                    return self._core.compile_model(path, "CPU", self._settings)
+                graph = self._core.read_model(*self.files)
+                if length is not None:
+                    shapes = ((port.any_name, port.partial_shape) for port in graph.inputs)
+                    graph.reshape({name: [1, length, *list(shape)[2:]] for name, shape in shapes})
+                return self._core.compile_model(graph, "CPU", self._settings)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise EngineError(f"{path}: OpenVINO cannot load it ({reason})") from None
+
+    def fix(self, length: int) -> None:
+        """See :class:`bertpress.engines.lengths.Fixable`."""
+        self._fixed[length] = self._compile(length).create_infer_request()
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OpenVINO:
@@ -67,11 +81,13 @@ class OpenVINO:
 
     def run(self, arrays: Mapping[str, Array]) -> list[Array]:
         """See :class:`bertpress.engines.base.Part`."""
+        rows, tokens = arrays[self.inputs[0]].shape[:2]
+        request = self._fixed.get(tokens, self._request) if rows == 1 else self._request
         with self._turn:
             for name in self.inputs:
-                self._request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
-            self._request.infer()
-            return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
+                request.set_tensor(name, self._tensor(arrays[name], shared_memory=True))
+            request.infer()
+            return [np.array(tensor.data, dtype=np.float32) for tensor in request.output_tensors]
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         """See :class:`bertpress.engines.base.Engine`."""

@@ -20,9 +20,7 @@ from bertpress.encoder.quantizers import WeightQuantizer
 from bertpress.encoder.segments import input_names, parts
 from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put
-from bertpress.engines.base import STATES
-
-METADATA = "metadata.json"
+from bertpress.engines.base import METADATA, STATES
 
 
 class Exportable(nn.Module):

@@ -17,12 +17,18 @@ SETTLE_SECONDS = 0.02  # waiting OpenMP and engine threads spin for some millise
 
 
 class Candidate(NamedTuple):
-    """A model or artifact, the engine that runs it, and the speed of its early exits (None: its own)."""
+    """A model or artifact and the engine that runs it.
+
+    Attributes:
+        speed: of its early exits; None: its own.
+        lengths: for which the engine has graphs of their own; see :mod:`bertpress.engines.lengths`.
+    """
 
     name: str
     path: Path
     engine: str = "torch"
     speed: float | None = None
+    lengths: tuple[int, ...] = ()
 
 
 def interleave(
@@ -55,7 +61,7 @@ def interleave(
         progress: is told (steps done, steps in all).
 
     Returns:
-        For each candidate: ``name, engine, threads, latency_ms, model_latency_ms, speedup`` with
+        For each candidate: ``name, engine, threads, lengths, latency_ms, model_latency_ms, speedup`` with
         ``_interval`` and ``_samples``, ``throughput_per_s, throughput_samples, peak_memory_bytes, memory,
         load_seconds, tokens`` and ``idle_processor_share``: processor time that the others took while this
         one was timed, 0 at best.
@@ -86,6 +92,7 @@ def interleave(
                 threads=threads,
                 max_length=max_length,
                 speed=candidate.speed,
+                lengths=candidate.lengths,
             )
             # Every text once: engines with dynamic shapes make a kernel when they first meet a length, and a server
             # has met them all.  It also brings memory to its peak.
@@ -93,7 +100,7 @@ def interleave(
             memory = worker.ask("peak")
             workers.append(worker)
             found.append({"name": candidate.name, "engine": candidate.engine, "threads": threads,
-                          "load_seconds": loaded["seconds"], "memory": memory,
+                          "lengths": list(candidate.lengths), "load_seconds": loaded["seconds"], "memory": memory,
                           "peak_memory_bytes": memory["peak_bytes"]})  # fmt: skip
             advance()
         timings = _rounds(workers, wires, rounds, block, advance)

@@ -41,7 +41,14 @@ class Bench:
         self.memory = {"start_bytes": resident_bytes()}
 
     def load(
-        self, *, folder: str, engine: str, threads: int, max_length: int = 128, speed: float | None = None
+        self,
+        *,
+        folder: str,
+        engine: str,
+        threads: int,
+        max_length: int = 128,
+        speed: float | None = None,
+        lengths: Sequence[int] = (),
     ) -> dict[str, Any]:
         """Load a model folder on an engine; tells seconds and resident memory before and after."""
         from bertpress.engines import NAMES, load_engine
@@ -51,7 +58,7 @@ class Bench:
                 import_module(engine)
         self.memory["imported_bytes"] = resident_bytes()
         began = clock()
-        self.engine = load_engine(engine, Path(folder), threads, speed)
+        self.engine = load_engine(engine, Path(folder), threads, speed, lengths)
         self.reader, self.answers = Reader(Path(folder), max_length), Answers(Path(folder))
         self.memory["loaded_bytes"] = resident_bytes()
         return {"seconds": (clock() - began) / 1e9, "kind": self.answers.kind, "memory": self.peak()}

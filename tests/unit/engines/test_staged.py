@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from exit_models import texts, tiny
+from exit_models import answers, mixed_speed, texts, tiny
 
 from bertpress import artifact, engines
 from bertpress.encoder.blueprint import ExitRule
@@ -31,22 +30,6 @@ def staged(model, speed):
     whole = Torch(model, [], 1)
     chain = [TorchPart(whole, part.eval(), part.inputs) for part in parts(model).values()]
     return Staged(chain, model.blueprint, speed)
-
-
-def answers(model, batch):
-    """(rows, exits, labels) of the plain forward pass."""
-    with torch.no_grad():
-        out = model(**batch)
-    return torch.stack([*out.captured["exits"], out.logits], dim=1).numpy()
-
-
-def mixed_speed(model, batch):
-    """A speed at which rows leave at several exits."""
-    everything, rule, exits = answers(model, batch), model.blueprint.exit, model.blueprint.exits
-    for speed in np.linspace(0.02, 0.98, 49):
-        if len(set(chosen_exits(rule, speed, exits, everything))) > 1:
-            return speed
-    raise AssertionError("no speed tells the rows apart")
 
 
 @pytest.mark.parametrize("case", CASES)
