@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.sources import find
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Context
+from bertpress.outcome import tokenizer_of
 from bertpress.recipe import Stage
 from bertpress.supervision import check_teacher, read_by_both
 from bertpress.tasks import Encoded, Rows, Task
@@ -60,7 +61,7 @@ def asked(stages: Iterable[Stage]) -> dict[Asked, Stage]:
     return found
 
 
-def load_others(request: Request, own: Task, tokenizer: object) -> dict[Asked, Other]:
+def load_others(request: Request, own: Task, tokenizer: Any) -> dict[Asked, Other]:
     """Rows and teachers of the other tasks of all stages.
 
     Args:
@@ -82,7 +83,9 @@ def load_others(request: Request, own: Task, tokenizer: object) -> dict[Asked, O
         rows = tasks.load(task, "train", _folder(request.data, task, place), request.train_limit)
         task = tasks.with_labels(task, rows, find(each.teacher).config.get("id2label"))
         loaded = load_pretrained(each.teacher, task.head())
-        check_teacher(loaded, task, tokenizer, place, request.model)
+        check_teacher(loaded, task, place)
+        if tokenizer_of(loaded).get_vocab() != tokenizer.get_vocab():
+            raise RecipeError(f"{place}: its vocabulary differs from the one of {request.model}")
         found[each] = Other(task, rows, loaded.model)
     return found
 

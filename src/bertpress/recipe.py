@@ -182,10 +182,10 @@ class Recipe(BaseModel):
             for name, method in stage.methods:
                 traits |= dict.fromkeys(method.provides, name)
         for stage, cause in self.apart():
-            self._check_apart(stage, cause)
+            self.check_apart(stage, cause)
 
-    def _check_apart(self, stage: Stage, cause: str) -> None:
-        """Refuse to compare tokens of two vocabularies."""
+    def check_apart(self, stage: Stage, cause: str) -> None:
+        """Refuse to compare tokens of two vocabularies; ``cause`` is what makes them two."""
         why = f"compares tokens with a teacher that reads others, by {cause}; leave it out"
         for name, method in stage.methods:
             if Need.TOKENS in method.requires:

@@ -13,17 +13,15 @@ from bertpress.artifact import Artifact
 from bertpress.artifact.folder import alone
 from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.engines import available
-from bertpress.errors import EngineError, RecipeError
-from bertpress.measure.environment import environment, int8_is_fast
-from bertpress.methods.base import Need, Trait
+from bertpress.measure.environment import environment
+from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
 from bertpress.other_tasks import load_others
-from bertpress.outcome import ENGINES, measure, tokenizer_of
+from bertpress.outcome import measure, tokenizer_of
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
-from bertpress.supervision import WHOLE_TEXTS, guessing_teacher, masked_lm_of
+from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings
@@ -150,11 +148,11 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
     """
     recipe = request.recipe
     recipe.check()
-    _check_runtimes(recipe)
+    check_runtimes(recipe)
     if (note := hardware_note(recipe)) is not None:
         say(note)
     data = load_data(request)
-    _check_needs(recipe, data)
+    check_needs(recipe, data)
 
     def masked_lm() -> BertpressPreTrainedModel | None:
         return masked_lm_of(request.model)
@@ -174,10 +172,13 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
         folder.write("environment.json", environment(threads=request.threads, seed=request.seed))
 
         baseline = make_teacher(request, folder, data, source, tokenizer, say)
-        teacher = baseline.model
+        teacher, reads = baseline.model, baseline.tokenizer
+        if reads.get_vocab() != tokenizer.get_vocab():
+            check_readings(recipe, data.task, f"--teacher {request.teacher}")
         shared = Run(
-            folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others, request.cache
-        )
+            folder, data, tokenizer, request.seed, say, teacher, reads, request.metric, texts, masked_lm, others,
+            request.cache,
+        )  # fmt: skip
         model = source.model if request.teacher is not None else teacher
         reports = []
         for number, stage in enumerate(recipe.stages, start=1):
@@ -200,37 +201,6 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
     """Compress, and measure nothing; see :func:`pressing`."""
     with pressing(request, say) as made:
         return made
-
-
-def hardware_note(recipe: Recipe) -> str | None:
-    """What to expect of 8-bit integers on this processor, where that is little; None where they pay."""
-    check = int8_is_fast()
-    if check.fast or not any(Trait.INT8 in method.provides for _, _, method in recipe.methods()):
-        return None
-    return f"8-bit integers on this machine: {check.reason}"
-
-
-def _check_runtimes(recipe: Recipe) -> None:
-    for runtime in recipe.export:
-        if (engine := ENGINES[runtime]) not in available():
-            ways = f"pip install 'bertpress[{runtime}]', or --set export=[]"
-            raise EngineError(f"{recipe.name}, export: {engine} is not installed; {ways}")
-
-
-def _check_needs(recipe: Recipe, data: Data) -> None:
-    task = data.task
-    pairs = len(task.text_columns) == 2 and task.kind != "sentence-similarity"  # which embeds one text, then the other
-    for stage, name, method in recipe.methods():
-        place = f"{recipe.name} stage {stage.name}, {name}"
-        if Need.LABELS in method.requires and task.kind == "masked-lm":
-            raise RecipeError(f"{place}: needs labels, and the task {task.name} has none")
-        if Need.PAIRS in method.requires and not pairs:
-            raise RecipeError(f"{place}: needs two texts that are read together, and the task {task.name} has one")
-    for stage, cause in recipe.apart():
-        if task.head().kind in WHOLE_TEXTS or not any(method.follows_teacher() for _, method in stage.methods):
-            continue
-        place = f"{recipe.name} stage {stage.name}, task {task.name}"
-        raise RecipeError(f"{place}: a teacher's answers for each token are of other tokens, by {cause}")
 
 
 def save_artifact(

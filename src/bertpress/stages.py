@@ -39,10 +39,11 @@ class Run:
     Attributes:
         folder: of the run.
         data: task and rows.
-        tokenizer: of the model as it was handed in, and of its teacher.
+        tokenizer: of the model as it was handed in.
         seed: of everything random.
         say: shows one line of progress.
         teacher: the uncompressed, fine-tuned model.
+        teacher_tokenizer: its own; None: that of the model as it was handed in.
         metric: the user's own.
         unlabelled: text without labels; None: that of the train split.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
@@ -57,6 +58,7 @@ class Run:
     seed: int
     say: Callable[[str], None]
     teacher: BertpressPreTrainedModel | None = None
+    teacher_tokenizer: Any = None
     metric: tasks.UserMetric | None = None
     unlabelled: Rows | None = None
     masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
@@ -66,6 +68,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.current = self.tokenizer
+        self.teacher_tokenizer = self.teacher_tokenizer or self.tokenizer
 
     def texts(self) -> Rows:
         """The distinct texts of the train split, whether their labels may be read or not."""
@@ -103,16 +106,12 @@ def run_stage(
         The model after the stage, and its report: methods, seconds, training curve.
     """
     model = pretrained if stage.start == "pretrained" else previous
-    teacher_tokenizer = run.current if stage.teacher == "previous" else run.tokenizer
+    reads = {"original": run.teacher_tokenizer, "previous": run.current}.get(stage.teacher, run.tokenizer)
     run.current = run.tokenizer if stage.start == "pretrained" else run.current
     teacher = teacher_of(
         stage, run.data.task, original=run.teacher, previous=previous, pretrained=pretrained, masked_lm=run.masked_lm
     )
-    report: dict[str, Any] = {
-        "name": stage.name,
-        "methods": [name for name, _ in stage.methods],
-        "rounds": [],
-    }
+    report: dict[str, Any] = {"name": stage.name, "methods": [name for name, _ in stage.methods], "rounds": []}
     for turn in range(stage.repeat):
         name = f"stages/{number:02d}-{stage.name}" + (f"/round-{turn + 1:02d}" if stage.repeat > 1 else "")
         place = run.folder / name
@@ -120,7 +119,7 @@ def run_stage(
             run.say(f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else ""))
             ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
             ctx.teacher, ctx.pretrained, ctx.unlabelled = teacher, pretrained, stage.data == "unlabelled"
-            ctx.teacher_tokenizer = teacher_tokenizer
+            ctx.teacher_tokenizer = reads
             changed, figures = _round(run, stage, ctx, model, place)
             run.folder.write(f"{name}/stage.json", figures)
             artifact.save(changed, ctx.tokenizer, run.data.task, place / "model", seed=run.seed)
@@ -315,6 +314,6 @@ def _drop_on_held_out(run: Run, model: BertpressPreTrainedModel, tokenizer: Any)
     rows = run.data.selection(run.seed)[1]
     assert run.teacher is not None
     task, truth = run.data.task, tasks.references(run.data.task, rows)
-    sides = ((run.teacher, run.tokenizer), (model, tokenizer))
+    sides = ((run.teacher, run.teacher_tokenizer), (model, tokenizer))
     expected, found = (in_memory_predictions(each, task, rows, reads) for each, reads in sides)
     return tasks.drop(task, expected, found, truth, metric=run.metric).value

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
-from bertpress.outcome import tokenizer_of
 from bertpress.recipe import Stage
 from bertpress.tasks import Encoded, Task, encode, resolve
 from bertpress.training import Objective
@@ -59,17 +57,14 @@ def teacher_of(
     return loaded.model
 
 
-def check_teacher(loaded: Loaded, task: Task, tokenizer: Any, place: str, model: str | Path) -> None:
-    """Refuse a model that cannot teach the task to a student of ``model``.
+def check_teacher(loaded: Loaded, task: Task, place: str) -> None:
+    """Refuse a model that cannot teach the task.
 
     Raises:
-        ModelError: it has no tokenizer.
-        RecipeError: it has no trained head for the task, or another vocabulary.
+        RecipeError: it has no trained head for it.
     """
     if not loaded.fine_tuned:
         raise RecipeError(f"{place}: has no trained head for the task {task.name}")
-    if tokenizer_of(loaded).get_vocab() != tokenizer.get_vocab():
-        raise RecipeError(f"{place}: its vocabulary differs from the one of {model}")
 
 
 def guessing_teacher(stage: Stage, masked_lm: MaskedLM) -> BertpressPreTrainedModel:

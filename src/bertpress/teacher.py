@@ -11,6 +11,7 @@ from bertpress.artifact import Artifact
 from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import ModelError
+from bertpress.outcome import tokenizer_of
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, encoded_splits, fit
 from bertpress.supervision import check_teacher
@@ -47,15 +48,17 @@ def labels_of(task: Task) -> dict[str, Any]:
 def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded, tokenizer: Any, say: Say) -> Artifact:
     """The uncompressed model that everything is measured against, as an artifact of its own.
 
-    A model that is fine-tuned already is its own teacher; another is fine-tuned first, as the recipe says.
+    A model that is fine-tuned already is its own teacher; another is fine-tuned first, as the recipe says.  A teacher
+    that is given reads with its own tokenizer.
     """
     place = folder / "teacher"
     if place.is_dir():
         return artifact.load(place)
     if request.teacher is not None:
         loaded = trained_model(request.teacher, data.task)
-        check_teacher(loaded, data.task, tokenizer, f"--teacher {request.teacher}", request.model)
+        check_teacher(loaded, data.task, f"--teacher {request.teacher}")
         model: BertpressPreTrainedModel = loaded.model
+        tokenizer = tokenizer_of(loaded)
     else:
         model = source.model
         if not source.fine_tuned:

@@ -195,8 +195,7 @@ class Artifact:
             rows = load_rows(chosen, split, None if data is None else Path(data), limit)
         runner = self._predictor(engine, threads, speed, max_drop).engine
         encoded, logits = logits_of(chosen, rows, self.tokenizer, runner, batch_size)
-        found = predictions(chosen, encoded, logits)
-        return score(chosen, found, references(chosen, rows), seed=seed, metric=metric)
+        return score(chosen, predictions(chosen, encoded, logits), references(chosen, rows), seed=seed, metric=metric)
 
     def export(self, to: str, folder: str | Path | None = None, **options: Any) -> Path:
         """Export for a runtime.

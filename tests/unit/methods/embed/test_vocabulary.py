@@ -14,9 +14,9 @@ from bertpress.methods.base import Context, Method
 from bertpress.methods.distill.logits import Logits
 from bertpress.methods.embed.vocabulary import Vocabulary, used
 from bertpress.methods.registry import find
+from bertpress.needs import check_needs
 from bertpress.recipe import Recipe, Stage
 from bertpress.runfolder import RunFolder
-from bertpress.runner import _check_needs
 from bertpress.stages import Data, Run, run_stage
 from bertpress.supervision import read_by_both
 from bertpress.training import TaskLoss, TrainSettings, collate_for
@@ -226,8 +226,8 @@ def test_answers_for_each_token_are_refused_by_the_task(tiny_rows):
     follows = recipe({"use": [TRIM, LOGITS], "train": {}})
     words = "a teacher's answers for each token are of other tokens, by embed/vocabulary"
     with pytest.raises(RecipeError, match=f"test stage s0, task token-classification: {words}"):
-        _check_needs(follows, data)
-    _check_needs(recipe({"use": [TRIM], "train": {}}), data)
+        check_needs(follows, data)
+    check_needs(recipe({"use": [TRIM], "train": {}}), data)
 
 
 def test_a_term_that_no_recipe_could_tell_is_refused_before_training(data, tokenizer, model, tmp_path):

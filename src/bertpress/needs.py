@@ -1,0 +1,58 @@
+"""What a recipe needs of the machine, the task and the teacher, told before anything is trained."""
+
+from __future__ import annotations
+
+from bertpress.data import Data
+from bertpress.engines import available
+from bertpress.errors import EngineError, RecipeError
+from bertpress.measure.environment import int8_is_fast
+from bertpress.methods.base import Need, Trait
+from bertpress.outcome import ENGINES
+from bertpress.recipe import Recipe, Stage
+from bertpress.supervision import WHOLE_TEXTS
+from bertpress.tasks import Task
+
+
+def hardware_note(recipe: Recipe) -> str | None:
+    """What to expect of 8-bit integers on this processor, where that is little; None where they pay."""
+    check = int8_is_fast()
+    if check.fast or not any(Trait.INT8 in method.provides for _, _, method in recipe.methods()):
+        return None
+    return f"8-bit integers on this machine: {check.reason}"
+
+
+def check_runtimes(recipe: Recipe) -> None:
+    """Refuse to export for what is not installed."""
+    for runtime in recipe.export:
+        if (engine := ENGINES[runtime]) not in available():
+            ways = f"pip install 'bertpress[{runtime}]', or --set export=[]"
+            raise EngineError(f"{recipe.name}, export: {engine} is not installed; {ways}")
+
+
+def check_needs(recipe: Recipe, data: Data) -> None:
+    """Refuse methods that the task has nothing for."""
+    task = data.task
+    pairs = len(task.text_columns) == 2 and task.kind != "sentence-similarity"  # which embeds one text, then the other
+    for stage, name, method in recipe.methods():
+        place = f"{recipe.name} stage {stage.name}, {name}"
+        if Need.LABELS in method.requires and task.kind == "masked-lm":
+            raise RecipeError(f"{place}: needs labels, and the task {task.name} has none")
+        if Need.PAIRS in method.requires and not pairs:
+            raise RecipeError(f"{place}: needs two texts that are read together, and the task {task.name} has one")
+    for stage, cause in recipe.apart():
+        _check_answers(recipe, stage, task, cause)
+
+
+def check_readings(recipe: Recipe, task: Task, cause: str) -> None:
+    """Refuse what cannot be learnt of the run's teacher where it has another vocabulary than the model."""
+    for stage in recipe.stages:
+        if stage.teacher == "original":
+            recipe.check_apart(stage, cause)
+            _check_answers(recipe, stage, task, cause)
+
+
+def _check_answers(recipe: Recipe, stage: Stage, task: Task, cause: str) -> None:
+    if task.head().kind in WHOLE_TEXTS or not any(method.follows_teacher() for _, method in stage.methods):
+        return
+    place = f"{recipe.name} stage {stage.name}, task {task.name}"
+    raise RecipeError(f"{place}: a teacher's answers for each token are of other tokens, by {cause}")

@@ -1,0 +1,21 @@
+"""What a run says about the machine before it promises anything."""
+
+import pytest
+
+from bertpress import needs
+from bertpress.measure.environment import Int8Check
+from bertpress.recipe import Recipe
+
+
+@pytest.mark.parametrize("name", ["int8", "q8bert", "quick"])
+def test_slow_integers_are_announced(name, monkeypatch):
+    check = Int8Check(False, "int8 is smaller, hardly faster")
+    monkeypatch.setattr(needs, "int8_is_fast", lambda: check)
+    assert needs.hardware_note(Recipe.load(name)) == f"8-bit integers on this machine: {check.reason}"
+
+
+def test_nothing_is_said_where_they_pay_or_are_not_used(monkeypatch):
+    monkeypatch.setattr(needs, "int8_is_fast", lambda: Int8Check(True, "VNNI"))
+    assert needs.hardware_note(Recipe.load("int8")) is None
+    monkeypatch.setattr(needs, "int8_is_fast", lambda: Int8Check(False, "none"))
+    assert needs.hardware_note(Recipe.load("linear-ptq")) is None
