@@ -8,8 +8,9 @@ and all), and repeated, with ``--resume`` where it has that.  A kill is survived
 the bytes of every weight file are those of the undisturbed run.  ``search`` trains nothing there and goes by size, so
 that no clock has a say in what comes out.
 
-Then faults are injected: a disk on which no file may grow beyond some size, a disk that is full (where a small one may
-be mounted), a folder that must not be written (where the user is not root), and a second process at the same place.
+Then faults are injected: a disk on which no file may grow beyond some size, a disk that is full and one that must not
+be written (where such may be mounted), a folder that must not be written (where the user is not root), and a second
+process at the same place.
 
 Kills that were tried are kept in results/reliability.json, so that a run goes on where it was stopped.
 """
@@ -27,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,20 @@ def limited(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@contextmanager
+def small_disk(place: Path, options: str) -> Iterator[Path | None]:
+    """A disk in memory, where one may be mounted."""
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(place)], check=False, capture_output=True)
+    if done.returncode:
+        yield None
+        return
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def inject(world: World, whole: dict[str, Any]) -> list[dict[str, Any]]:
     """Faults of the machine, each once or at several sizes."""
     command, found = world.commands()["compress"], list[dict[str, Any]]()
@@ -170,24 +186,24 @@ def inject(world: World, whole: dict[str, Any]) -> list[dict[str, Any]]:
         })  # fmt: skip
         told(f"{fault}: {'survived' if found[-1]['survived'] else found[-1]}")
 
-    for size in (100, 5_000, 40_000, 100_000, 200_000):
+    for size in (100, 5_000, 40_000, 100_000):
         out = world.root / f"limit-{size}"
         note(f"no file above {size} bytes", out, finish(command(out, False), preexec_fn=partial(limited, size)))
-    small = world.root / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(small)], check=False)
-    if mounted.returncode == 0:
-        first = finish(command(small / "run", False))
-        kept = world.root / "kept"
-        shutil.copytree(small / "run", kept)
-        subprocess.run(["umount", str(small)], check=True)
-        note("disk of 300 kB", kept, first)
-    if os.geteuid() != 0:
-        closed = world.root / "closed"
-        closed.mkdir(mode=0o555)
-        first = finish(command(closed / "run", False))
-        closed.chmod(0o755)
-        note("folder that must not be written", closed / "run", first)
+    with small_disk(world.root / "small", "size=300k") as small:
+        if small is not None:
+            first = finish(command(small / "run", False))
+            kept = world.root / "kept"
+            shutil.copytree(small / "run", kept)
+            note("disk of 300 kB", kept, first)
+    with small_disk(world.root / "closed", "ro") as closed:
+        if closed is not None:
+            note("disk that must not be written", world.root / "open", finish(command(closed / "run", False)))
+    if os.geteuid() != 0:  # who may write anywhere
+        folder = world.root / "folder"
+        folder.mkdir(mode=0o555)
+        first = finish(command(folder / "run", False))
+        folder.chmod(0o755)
+        note("folder that must not be written", folder / "run", first)
     out = world.root / "shared"
     with subprocess.Popen(command(out, False), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUIET) as one:
         while one.poll() is None and not (out / "teacher").exists():
