@@ -5,7 +5,8 @@
 
 The first form trains; see benchmarks/comparison.py for how a row is run.  The second, on a quiet machine, takes each
 artifact of seed 0 as it is on PyTorch and after ``quantize/int8`` on OpenVINO, scores it at each setting, and times the
-settings by turns with the same file at speed 0, which runs all layers in one graph.  A setting of a model with exits is
+settings by turns with the same file at speed 0, which runs all layers in one graph; on OpenVINO at batch 1 once more,
+all of them in graphs for some lengths.  A setting of a model with exits is
 a loss that is permitted on rows cut from train, not on those that are scored here.  A row without exits has one
 setting, and the teacher treated alike is what it is timed against; one whose recipe ends in integers has no other form.
 Writes results/dynamic.json and .md.
@@ -47,8 +48,10 @@ CLASSES = ("sst2", "mnli", "ag_news")
 TEXTS = ("sst2", "ag_news")
 DROPS = (0.5, 1.0, 2.0)
 KEEP = "stages.0.use.tokens/power.keep"
+TIMES = ("speedup", "speedup_interval", "latency_ms", "model_latency_ms")
 ENGINES = {"float32": "torch", "int8": "openvino"}
 ANSWERS = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
+LENGTHS = (16, 32, 48, 64, 96, 128)
 INTEGERS = {"name": "quantize", "use": [{"quantize/int8": {}}]}
 
 
@@ -130,8 +133,13 @@ def measured(made: Artifact, whole: Path, engine: str, task: str, options: argpa
         *(Candidate(name, made.path, engine, speed) for name, speed in settings.items()),
     ]
     first, *times = interleave(candidates, texts, threads=options.threads)
+    fixed: list[dict[str, Any]] = []
+    if engine == "openvino":
+        same = [candidate._replace(lengths=LENGTHS) for candidate in candidates]
+        fixed = [{"fixed_lengths": {key: each[key] for key in TIMES}}
+                 for each in interleave(same, texts, threads=options.threads, throughput_texts=0)[1:]]  # fmt: skip
     found = {}
-    for (name, speed), timed in zip(settings.items(), times, strict=True):
+    for (name, speed), timed, more in zip(settings.items(), times, fixed or [{} for _ in times], strict=True):
         mine = answers(made, engine, speed, rows, options.threads)
         drop = tasks.drop(made.task, level["predictions"], mine["predictions"], truth)
         found[name] = {
@@ -140,7 +148,8 @@ def measured(made: Artifact, whole: Path, engine: str, task: str, options: argpa
             **mine["exits"],
             "metric": next(iter(tasks.score(made.task, mine["predictions"], truth).values())).model_dump(mode="json"),
             "drop": drop.model_dump(mode="json"),
-            "batch_1": {key: timed[key] for key in ("speedup", "speedup_interval", "latency_ms", "model_latency_ms")},
+            "batch_1": {key: timed[key] for key in TIMES},
+            **more,
             "batch_32": timed["throughput_per_s"] / first["throughput_per_s"],
         }
     return found
@@ -166,10 +175,19 @@ def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def fixed_cells(found: dict[str, Any]) -> tuple[str, str]:
+    """What graphs for some lengths give."""
+    timed = found.get("fixed_lengths")
+    if timed is None:
+        return "", ""
+    low, high = timed["speedup_interval"]
+    return f"{timed['speedup']:.2f}x [{low:.2f}, {high:.2f}]", f"{timed['latency_ms']['median']:.2f}"
+
+
 def table(entries: list[dict[str, Any]]) -> str:
     """One line a method, task, kind of number and setting."""
     head = ["method", "task", "run as", "threads", "setting", "mean layer", "MACs", "batch 1", "batch 32", "metric"]
-    head += ["drop [95 %]", "ms, text to label", "of them the model"]
+    head += ["drop [95 %]", "ms, text to label", "of them the model", "fixed lengths: batch 1", "ms, text to label"]
     head += ["at its own speed, against the teacher: metric, drop [95 %], processor seconds"]
     lines = []
     for entry in entries:
@@ -183,6 +201,7 @@ def table(entries: list[dict[str, Any]]) -> str:
                     f"{found['batch_1']['speedup']:.2f}x", f"{found['batch_32']:.2f}x",
                     f"{found['metric']['value']:.1f}", f"{drop['value']:+.1f} [{drop['low']:.1f}, {drop['high']:.1f}]",
                     *(f"{found['batch_1'][which]['median']:.2f}" for which in ("latency_ms", "model_latency_ms")),
+                    *fixed_cells(found),
                     scored(entries, entry["name"], entry["task"]),
                 ])  # fmt: skip
     return markdown(head, lines)

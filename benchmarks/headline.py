@@ -6,7 +6,8 @@
 The teacher is transformers' own model: PyTorch eager float32, SDPA, ``torch.compile`` in bfloat16; ONNX Runtime in
 float32 and with its dynamic int8; OpenVINO in float32, in bfloat16 and with NNCF's post-training int8.  Each answers
 the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out, by turns in
-one process: batch 1, then batches of 32.  Accuracy is that of the whole validation split, by the thing that is timed.
+one process: batch 1, then batches of 32.  Our artifacts and NNCF's integers run in a graph of any length, and, as rows
+of their own, in graphs for some lengths.  Accuracy is that of the whole validation split, by the thing that is timed.
 Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``.  Writes results/headline.json and .md.
 """
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from transformers import AutoModelForSequenceClassification
 from bertpress import tasks
 from bertpress.encoder.imports import load_pretrained
 from bertpress.engines import load_engine
+from bertpress.engines.lengths import FixedLengths
 from bertpress.export.transformers import save_transformers
 from bertpress.measure.environment import usable_cores
 from bertpress.measure.size import size
@@ -41,6 +43,8 @@ from bertpress.outcome import texts_of
 
 TASKS = ("sst2", "ag_news")
 CALIBRATION, TEXTS, BLOCK, BATCH = 300, 64, 8, 32
+LENGTHS = (16, 32, 48, 64, 96, 128)
+FIXED = "{}, fixed lengths"
 EAGER, NNCF = "transformers, eager float32", "OpenVINO, NNCF int8"
 DROPS = (0.5, 1.0, 2.0, 3.0)
 
@@ -127,14 +131,37 @@ def dynamic_int8(path: Path) -> Path:
     return made
 
 
-def in_openvino(graph: Any, threads: int, precision: str) -> Run:
-    """Compiled for latency."""
-    import openvino
+class InOpenVINO:
+    """A graph, compiled for latency."""
 
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-    compiled = openvino.Core().compile_model(graph, "CPU", settings)
-    request = compiled.create_infer_request()
-    return lambda arrays: np.array(request.infer(arrays)[0])
+    name: ClassVar[str] = "openvino"
+
+    def __init__(self, graph: Any, threads: int, precision: str) -> None:
+        import openvino
+
+        self.graph, self.core = graph, openvino.Core()
+        self.settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        self.settings["INFERENCE_PRECISION_HINT"] = precision
+        self.requests = {0: self._compiled(graph)}
+
+    def _compiled(self, graph: Any) -> Any:
+        return self.core.compile_model(graph, "CPU", self.settings).create_infer_request()
+
+    def fix(self, length: int) -> None:
+        """From now on run one row of this many tokens in a graph of its own."""
+        graph = self.graph.clone()
+        graph.reshape({port.any_name: [1, length] for port in graph.inputs})
+        self.requests[length] = self._compiled(graph)
+
+    def logits(self, batch: Arrays) -> Any:
+        """(batch, classes)."""
+        rows, tokens = batch["input_ids"].shape
+        request = self.requests.get(tokens if rows == 1 else 0, self.requests[0])
+        return np.array(request.infer({port.any_name: batch[port.any_name] for port in request.model_inputs})[0])
+
+    def file_bytes(self) -> int:
+        """Not of a file."""
+        return 0
 
 
 def quantized_by_nncf(graph: Any, batches: Sequence[Arrays]) -> Any:
@@ -160,17 +187,22 @@ def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -
     yield "ONNX Runtime, float32", Contender(in_onnxruntime(path, threads), read, path.stat().st_size)
     yield "ONNX Runtime, dynamic int8", Contender(in_onnxruntime(small, threads), read, small.stat().st_size)
     graph = openvino.convert_model(path)
-    yield "OpenVINO, float32", Contender(in_openvino(graph, threads, "f32"), read, weights)
-    yield "OpenVINO, bfloat16", Contender(in_openvino(graph, threads, "bf16"), read, weights)
+    yield "OpenVINO, float32", Contender(InOpenVINO(graph, threads, "f32").logits, read, weights)
+    yield "OpenVINO, bfloat16", Contender(InOpenVINO(graph, threads, "bf16").logits, read, weights)
     made = quantized_by_nncf(graph, batches)
     openvino.save_model(made, scratch / "nncf.xml", compress_to_fp16=False)
     stored = (scratch / "nncf.bin").stat().st_size
-    yield NNCF, Contender(in_openvino(made, threads, "f32"), read, stored)
+    yield NNCF, Contender(InOpenVINO(made, threads, "f32").logits, read, stored)
+    fixed = InOpenVINO(made, threads, "f32")
+    for length in LENGTHS:
+        fixed.fix(length)
+    pad = json.loads((folder / "config.json").read_text(encoding="utf-8"))["pad_token_id"]
+    yield FIXED.format(NNCF), Contender(FixedLengths(fixed, LENGTHS, pad).logits, read, stored)
 
 
-def ours(folder: Path, threads: int) -> Contender:
+def ours(folder: Path, threads: int, lengths: Sequence[int] = ()) -> Contender:
     """An artifact on OpenVINO; its size is that of the packed folder."""
-    engine = load_engine("openvino", folder, threads)
+    engine = load_engine("openvino", folder, threads, lengths=lengths)
     return Contender(engine.logits, Reader(folder), size(folder).weight_bytes)
 
 
@@ -227,13 +259,15 @@ def compare(task: str, artifacts: Mapping[str, Path], options: argparse.Namespac
     texts, truth = texts_of(what, rows), tasks.references(what, rows)
     with tempfile.TemporaryDirectory() as scratch:
         contenders = dict(theirs(folder, training, options.threads, Path(scratch)))
-        contenders |= {name: ours(place, options.threads) for name, place in artifacts.items()}
+        mine = {name: ours(place, options.threads) for name, place in artifacts.items()}
+        mine |= {FIXED.format(name): ours(place, options.threads, LENGTHS) for name, place in artifacts.items()}
+        contenders |= mine
         scores = {name: accuracy(each, texts, truth) for name, each in contenders.items()}
         times = timed(contenders, texts, options.rounds)
     whole = contenders[EAGER].bytes
     return [
         {
-            "task": task, "name": name, "ours": name in artifacts, "accuracy": scores[name],
+            "task": task, "name": name, "ours": name in mine, "accuracy": scores[name],
             "drop": scores[EAGER] - scores[name], "bytes": each.bytes, "percent_of_teacher": 100 * each.bytes / whole,
             **times[name],
         }
