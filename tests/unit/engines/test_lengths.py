@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 from exit_models import mixed_speed, texts, tiny
+from tiny_world import fast_tokenizer
 
-from bertpress import engines
+from bertpress import api, artifact, engines, tasks
+from bertpress.cli.shared import whole_numbers
 from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import build_model
-from bertpress.errors import EngineError
+from bertpress.engines.lengths import FixedLengths
+from bertpress.errors import DataError, EngineError, UserError
 from bertpress.export import openvino
+from bertpress.measure.worker import Bench
 
 
 def exported(path, kind, **changes):
@@ -105,3 +110,30 @@ def test_what_cannot_have_them(tmp_path):
         told.write_text(broken, encoding="utf-8")
         with pytest.raises(EngineError, match=r"metadata.json: tells no padding and positions .*export again"):
             engines.load_engine("openvino", folder, 1, lengths=(8,))
+
+
+def test_artifacts_and_what_times_them(tiny_model, tmp_path):
+    task = tasks.resolve("text-classification", text_columns=("text",), label_column="label")
+    task = task.replace(labels=("bad", "good"))
+    made = artifact.save(load_pretrained(tiny_model, task.head()).model, fast_tokenizer(), task, tmp_path / "a", seed=0)
+    made.export("openvino")
+    texts = ["the cat was good", "the film was bad and the plot was not very good ?", "good"]
+    plain, fixed = (
+        list(api.predict(made, texts, engine="openvino", batch_size=1, threads=1, lengths=lengths))
+        for lengths in ((), (8, 16))
+    )
+    for one, other in zip(plain, fixed, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+    assert isinstance(made._predictor("openvino", 1, None, None, (8, 16)).engine, FixedLengths)
+    bench = Bench()
+    bench.load(folder=str(made.path), engine="openvino", threads=1, lengths=[8])
+    assert isinstance(bench.engine, FixedLengths)
+    with pytest.raises(DataError, match="lengths: texts about passages run in graphs of any length"):
+        api.predict(made, texts, lengths=(8,), passages={"one": "a film"}, states=tmp_path / "states")
+
+
+def test_numbers_on_a_command_line():
+    assert whole_numbers("--lengths", "16, 32") == (16, 32)
+    assert whole_numbers("--lengths", None) == ()
+    with pytest.raises(UserError, match="--lengths=16,x must be whole numbers with commas between"):
+        whole_numbers("--lengths", "16,x")
