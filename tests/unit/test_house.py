@@ -28,6 +28,7 @@ FLOORS = [
         "outcome",
         "teacher",
         "supervision",
+        "needs",
         "data",
         "other_tasks",
         "overrides",
