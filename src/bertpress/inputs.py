@@ -14,6 +14,7 @@ from bertpress.artifact import Artifact
 from bertpress.artifact import load as load_artifact
 from bertpress.errors import ArtifactError, DataError, RecipeError
 from bertpress.methods.fields import explain
+from bertpress.places import is_dir, is_file
 from bertpress.recipe import Recipe
 from bertpress.tasks import Rows, Task, UserMetric, from_records, resolve
 from bertpress.tasks.task import label_names
@@ -157,7 +158,7 @@ def folder_of(path: str | Path | None) -> Path | None:
 def model_of(path: str | Path) -> str | Path:
     """The model in a run's folder where such a folder is given, else what was given."""
     folder = Path(path).expanduser()
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+    if not is_file(folder / "config.json") and is_file(folder / "model" / "config.json"):
         return folder / "model"
     return path
 
@@ -171,7 +172,7 @@ def opened(artifact: str | Path | Artifact, *, verify: bool = True) -> Artifact:
     if isinstance(artifact, Artifact):
         return artifact
     folder = Path(model_of(artifact)).expanduser()
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise ArtifactError(f"{folder}: no such folder")
     return load_artifact(folder, verify=verify)
 

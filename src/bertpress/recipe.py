@@ -16,6 +16,7 @@ from bertpress.methods.base import Guesser, Method, Need, Trait
 from bertpress.methods.fields import suggest, validated
 from bertpress.methods.registry import find
 from bertpress.overrides import override, override_all
+from bertpress.places import is_file
 from bertpress.tasks import resolve
 from bertpress.training.settings import TrainSettings
 
@@ -265,7 +266,7 @@ def _read(source: str | Path) -> tuple[str, str]:
     name, path = str(source), Path(source)
     if name in shipped():
         return f"{name}.yaml", (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    if path.is_file():
+    if is_file(path):
         try:
             return path.name, path.read_text(encoding="utf-8")
         except UnicodeDecodeError as fault:

@@ -4,12 +4,13 @@ import io
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_world import fast_tokenizer
 
-from bertpress import artifact, plain_yaml, tasks
+from bertpress import api, artifact, plain_yaml, tasks
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.config import BertpressConfig
 from bertpress.encoder.imports import load_pretrained
@@ -184,3 +185,21 @@ def test_no_label_and_no_text_becomes_a_tag():
     assert "alert(1)" in page
     assert "<script>alert" not in page
     assert "<img" not in page
+
+
+@pytest.mark.parametrize("name", ["9" * 300, "9" * 5000, "/tmp/" + "9" * 5000, "a/" + "9" * 300])
+def test_names_that_no_file_can_have(name, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"{{name: s, models: [{{name: m, path: '{name}'}}], tasks: [sst2], rows: [quick]}}", "utf-8")
+    task = tasks.resolve("sst2")
+    readers = [
+        lambda: Plan.load(plan).check(),
+        lambda: load_pretrained(Path(name)),
+        lambda: Recipe.load(name),
+        lambda: api.load(Path(name)),
+        lambda: tasks.load(task, "train", Path(name)),
+        lambda: artifact.folder.inside(tmp_path, name),
+    ]
+    for reader in readers:
+        with pytest.raises(UserError):
+            reader()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/bertpress"
 
 FLOORS = [
-    {"errors", "untold"},
+    {"errors", "places", "untold"},
     {"encoder"},
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
     {

@@ -27,6 +27,7 @@ _CONVERT = (
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 PATIENCE_SECONDS = 5.0
+LONGEST_NAME = 255  # bytes
 MARGIN_BYTES = 2**20  # for manifest, config, directory entries
 
 
@@ -54,13 +55,15 @@ def inside(folder: Path, name: str) -> Path:
     repository, is taken as it is.
 
     Raises:
-        ArtifactError: the name is absolute, has ``..``, or leads outside.
+        ArtifactError: the name is absolute, has ``..``, leads outside, or is one that no file can have.
     """
     pure = PurePosixPath(name)
     windows = PureWindowsPath(name)
     plain = pure.parts and not (pure.is_absolute() or windows.drive or windows.root or "\\" in name or "\0" in name)
     if not plain or ".." in pure.parts or str(pure) != name:
         raise ArtifactError(f"{folder}: file name {name!r} must be a relative path inside the folder")
+    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in pure.parts):
+        raise ArtifactError(f"{folder}: file name {name[:40]!r}... must have at most {LONGEST_NAME} bytes in each part")
     path = folder / pure
     roots = [folder.resolve()]
     if folder.parent.name == "snapshots":

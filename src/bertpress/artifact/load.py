@@ -19,6 +19,7 @@ from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.model import SHELLS, BertpressConfig, BertpressModel, BertpressPreTrainedModel
 from bertpress.encoder.tokenizers import check_ids, read_tokenizer
 from bertpress.errors import ArtifactError, MachineError, ModelError
+from bertpress.places import is_dir
 from bertpress.tasks import Task
 
 _SHELLS: dict[str, type[BertpressPreTrainedModel]] = {shell.__name__: shell for shell in (*SHELLS, BertpressModel)}
@@ -46,7 +47,7 @@ def check(folder: Path, *, verify: bool = True, whole: bool = True) -> Checked:
         ArtifactError: no artifact, a pickle in it, a file that is missing, cut or changed, or parts that disagree.
         MachineError: decoded weights would not fit into memory.
     """
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise ArtifactError(f"{folder}: no such folder")
     refuse_pickles(folder)
     manifest = manifests.read(folder, verify=verify)

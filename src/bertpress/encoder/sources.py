@@ -11,6 +11,7 @@ from typing import Any
 from bertpress.encoder import shapes
 from bertpress.encoder.blueprint import HeadSpec
 from bertpress.errors import ModelError
+from bertpress.places import exists, is_dir
 
 CONFIG = "config.json"
 MODULES = "modules.json"
@@ -59,9 +60,9 @@ def find(model: str | Path, revision: str | None = None) -> Source:
         model_type, fields = shapes.shape(text)
         return Source(text, None, {"model_type": model_type, **fields})
     path = Path(text).expanduser()
-    if path.is_dir():
+    if is_dir(path):
         return _in_folder(path.resolve(), str(path.resolve()), None)
-    if path.exists():
+    if exists(path):
         raise ModelError(f"{path}: a file; a model is a folder with {CONFIG} and model.safetensors")
     name, _, tag = text.partition("@")
     if isinstance(model, Path) or not _HUB_NAME.fullmatch(name):

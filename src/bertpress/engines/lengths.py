@@ -1,9 +1,9 @@
 """Graphs of their own for some lengths: what serves texts one by one no longer pays for any length being possible.
 
-A graph of any length prepares each of its operations anew whenever the next text has another length, which takes a
-small model as long as a third of its arithmetic.  Here a single text is padded to the next of the given lengths and
-runs in a graph made for that one; a batch, and a text that is longer than all of them, runs in the graph of any length.
-Pads are masked as in every batch.  Each graph holds the weights once more in memory: name few lengths.
+A graph of any length prepares each of its operations anew whenever the next text has another length.  Here a single
+text is padded to the next of the given lengths and runs in a graph made for that one; a batch, and a text that is
+longer than all of them, runs in the graph of any length.  Pads are masked as in every batch.  Each graph holds the
+weights once more in memory, and in the processor's caches: name few lengths, and measure.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from bertpress.errors import EngineError, RecipeError, UserError
 from bertpress.inputs import folder_of, model_of, recipe_of
 from bertpress.methods.fields import suggest, validated
 from bertpress.overrides import override_all
+from bertpress.places import is_dir
 from bertpress.recipe import Recipe, read_mapping
 from bertpress.study import published
 from bertpress.training import TrainSettings
@@ -226,7 +227,7 @@ class Plan(Part):
                 find(model_of(folder))
         folders = [self.data, *(task.data for task in self.tasks)]
         for name in filter(None, folders):
-            if not (folder_of(name) or Path()).is_dir():
+            if not is_dir(folder_of(name) or Path()):
                 raise UserError(f"study {self.name}, data: {name} is no folder")
 
     def runs(self) -> Iterator[tuple[ModelEntry, TaskEntry, RowEntry, int]]:

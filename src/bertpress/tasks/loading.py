@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertpress.errors import DataError
+from bertpress.places import exists, is_dir
 from bertpress.tasks.files import SUFFIXES, read
 from bertpress.tasks.hub import load_from_hub
 from bertpress.tasks.rows import Rows
@@ -30,8 +31,8 @@ def find(task: Task, split: str, data: Path) -> Path:
     Raises:
         DataError: no such folder or file (listing what is there), or several files for one split.
     """
-    if not data.is_dir():
-        what = "is a file, not a folder that holds train.* and validation.*" if data.exists() else "does not exist"
+    if not is_dir(data):
+        what = "is a file, not a folder that holds train.* and validation.*" if exists(data) else "does not exist"
         raise DataError(f"--data {data} {what}")
     folder = _folder(task, split, data)
     files = splits(folder)

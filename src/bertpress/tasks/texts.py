@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertpress.errors import DataError
+from bertpress.places import is_dir
 from bertpress.tasks.files import SUFFIXES, lines, read
 from bertpress.tasks.known import KNOWN
 from bertpress.tasks.loading import splits
@@ -41,7 +42,7 @@ def load_texts(path: Path) -> Rows:
         DataError: there is no such file, it cannot be read, or it holds no text.
     """
     suffixes = (*PLAIN, *SUFFIXES)
-    paths = sorted(each for each in path.iterdir() if each.name.endswith(suffixes)) if path.is_dir() else [path]
+    paths = sorted(each for each in path.iterdir() if each.name.endswith(suffixes)) if is_dir(path) else [path]
     if not paths:
         raise DataError(f"--unlabelled {path}: no text files (needed: {', '.join(suffixes)})")
     return texts_of((TEXT,), *map(read_texts, paths))
