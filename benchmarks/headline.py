@@ -1,4 +1,4 @@
-"""The comparison that a user would make: a BERT-base-sized teacher as the usual tools run it, against our artifacts.
+r"""The comparison that a user would make: a BERT-base-sized teacher as the usual tools run it, against our artifacts.
 
     pip install 'bertpress[benchmarks]'
     python benchmarks/headline.py --data DIR [--threads 2] TASK/NAME=FOLDER ...
@@ -9,7 +9,11 @@ Each answers the same texts as our artifacts do on OpenVINO, with the same token
 by turns in one process: batch 1, then batches of 32.  Our artifacts and NNCF's integers run in a graph of any length,
 and, as rows of their own, in graphs for some lengths.  Accuracy is that of the whole validation split, by the thing
 that is timed.
-Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``.  Writes results/headline.json and .md.
+Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``.  Writes results/headline.json and
+.md.  The student in there learnt from the pinned teacher:
+
+    bertpress compress MINILM --teacher TEACHER --recipe benchmarks/headline-student.yaml \
+        --task sst2 --data DIR --threads 1 --out RUN
 """
 
 from __future__ import annotations
