@@ -415,7 +415,9 @@ def chunk(name: str, number: int, strategy: st.SearchStrategy[bytes], run: Run, 
             except BertpressError as error:
                 found["refused"] += 1
                 said = "a message of several lines" if "\n" in str(error) else ""
-            except (Exception, MemoryError) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a panic of Rust is no Exception
                 said = f"{type(error).__name__}: {str(error)[:300]}"
         said = said or ", ".join(watch.seen[:3])
         if said:

@@ -176,8 +176,8 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
         if reads.get_vocab() != tokenizer.get_vocab():
             check_readings(recipe, data.task, f"--teacher {request.teacher}")
         shared = Run(
-            folder, data, tokenizer, request.seed, say, teacher, reads, request.metric, texts, masked_lm, others,
-            request.cache,
+            folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others,
+            request.cache, reads,
         )  # fmt: skip
         model = source.model if request.teacher is not None else teacher
         reports = []

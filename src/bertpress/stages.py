@@ -43,12 +43,12 @@ class Run:
         seed: of everything random.
         say: shows one line of progress.
         teacher: the uncompressed, fine-tuned model.
-        teacher_tokenizer: its own; None: that of the model as it was handed in.
         metric: the user's own.
         unlabelled: text without labels; None: that of the train split.
         masked_lm: loads the model as it was handed in with its masked-LM head; None where it has none.
         others: rows and teachers of what stages learn beside the task.
         cache: folder of the teacher's answers; None: one in the run's folder.
+        teacher_tokenizer: the teacher's; None: that of the model as it was handed in.
         current: the tokenizer of the model that the last stage left.
     """
 
@@ -58,12 +58,12 @@ class Run:
     seed: int
     say: Callable[[str], None]
     teacher: BertpressPreTrainedModel | None = None
-    teacher_tokenizer: Any = None
     metric: tasks.UserMetric | None = None
     unlabelled: Rows | None = None
     masked_lm: Callable[[], BertpressPreTrainedModel | None] = lambda: None
     others: Mapping[Asked, Other] = field(default_factory=dict)
     cache: Path | None = None
+    teacher_tokenizer: Any = None
     current: Any = field(init=False)
 
     def __post_init__(self) -> None:

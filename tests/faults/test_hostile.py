@@ -17,6 +17,7 @@ from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import build_model
 from bertpress.encoder.tokenizers import check_ids, read_tokenizer
 from bertpress.errors import ArtifactError, BertpressError, DataError, ModelError, RecipeError, UserError
+from bertpress.measure.texts import Reader
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
 from bertpress.study.plan import Plan
@@ -203,3 +204,14 @@ def test_names_that_no_file_can_have(name, tmp_path):
     for reader in readers:
         with pytest.raises(UserError):
             reader()
+
+
+def test_a_tokenizer_that_makes_its_library_panic(small, tmp_path):
+    place = small.path / "tokenizer.json"
+    tree = json.loads(place.read_text(encoding="utf-8"))
+    del tree["post_processor"]["special_tokens"]["[SEP]"]
+    place.write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(ModelError, match="the tokenizer is damaged and cannot encode"):
+        list(api.predict(artifact.load(small.path, verify=False), ["a film"]))
+    with pytest.raises(ModelError, match="the tokenizer is damaged and cannot encode"):
+        Reader(small.path).features("a film")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,21 @@ def read_tokenizer(folder: str | Path) -> Any:
     except Exception as error:  # the libraries below raise whatever a damaged file leads them to
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError | ValueError) else str(error)
         raise ModelError(f"{place}: no tokenizer ({' '.join(reason.split())[:200]})") from None
+
+
+@contextmanager
+def encoding_texts() -> Iterator[None]:
+    """A block that encodes texts.
+
+    Raises:
+        ModelError: the tokenizer is damaged, so that the library gave up in a way that is no ``Exception``.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, which has no class to import
+            raise
+        raise ModelError(f"the tokenizer is damaged and cannot encode ({error})") from None
 
 
 def check_ids(tokenizer: Any, vocabulary: int, place: str | Path) -> None:

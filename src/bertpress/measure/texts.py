@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bertpress.encoder.tokenizers import read_tokenizer
+from bertpress.encoder.tokenizers import encoding_texts, read_tokenizer
 from bertpress.errors import ModelError
 
 Text: TypeAlias = "str | tuple[str, str] | list[str]"
@@ -68,7 +68,8 @@ class Reader:
         first = text[0] if isinstance(text, tuple) else " ".join(text) if isinstance(text, list) else text
         strategy = "only_second" if self.kind == "span" and pair is not None else "longest_first"
         self._tokenizer.enable_truncation(self.max_length, strategy=strategy)
-        found = self._tokenizer.encode(first, pair)
+        with encoding_texts():
+            found = self._tokenizer.encode(first, pair)
         encoded = {"input_ids": found.ids, "attention_mask": found.attention_mask}
         if self.segments:
             encoded["token_type_ids"] = found.type_ids

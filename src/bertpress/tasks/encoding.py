@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertpress.encoder.tokenizers import encoding_texts
 from bertpress.errors import DataError, ModelError
 from bertpress.tasks.answers import gold_answers, span_of
 from bertpress.tasks.encoded import Encoded
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def _cutting(tokenizer: Any, **truncation: Any) -> Iterator[Any]:
     """The tokenizer's backend with our truncation and no padding, for one thread at a time; then as it was."""
-    with _TURN:
+    with _TURN, encoding_texts():
         yield from _cut(tokenizer.backend_tokenizer, truncation)
 
 

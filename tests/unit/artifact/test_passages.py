@@ -82,7 +82,7 @@ def test_kept_passages_answer_as_the_whole_model_does(engine, made, tmp_path):
         assert parity(made.model, made.path, engine, threads=1).logit_difference <= 1e-4
     kept = made.reader(PASSAGES, tmp_path / "states", engine=engine, threads=1)
     rows = kept._rows(QUESTIONS, 1)
-    whole = made._predictor(engine, 1).engine
+    whole = made._predictor(engine, 1, None, None).engine
     _, expected = logits_of(TASK, rows, made.tokenizer, whole, 4, apart=True)
     for _ in range(2):  # computed, then read
         _, found = logits_of(TASK, rows, made.tokenizer, kept.engine, 4, apart=True)
