@@ -36,6 +36,7 @@ from bertpress.training.progress import Meter
 CACHE = Path.home() / ".cache" / "bertpress"
 LIMITS = {"squad": (2000, 1000), "mnli": (None, 3000)}  # train and validation rows where all would take long
 TIMED_TEXTS, ROUNDS = 128, 12
+LENGTHS = (16, 32, 48, 64, 96, 128)  # that get graphs of their own on OpenVINO, where that is timed
 TOKENS = 32  # that multiply-accumulates are counted for
 
 

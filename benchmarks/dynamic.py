@@ -6,10 +6,9 @@
 The first form trains; see benchmarks/comparison.py for how a row is run.  The second, on a quiet machine, takes each
 artifact of seed 0 as it is on PyTorch and after ``quantize/int8`` on OpenVINO, scores it at each setting, and times the
 settings by turns with the same file at speed 0, which runs all layers in one graph; on OpenVINO at batch 1 once more,
-all of them in graphs for some lengths.  A setting of a model with exits is
-a loss that is permitted on rows cut from train, not on those that are scored here.  A row without exits has one
-setting, and the teacher treated alike is what it is timed against; one whose recipe ends in integers has no other form.
-Writes results/dynamic.json and .md.
+all of them in graphs for some lengths.  A setting of a model with exits is a loss that is permitted on rows cut from
+train, not on those that are scored here.  A row without exits has one setting, and the teacher treated alike is what it
+is timed against; one whose recipe ends in integers has no other form.  Writes results/dynamic.json and .md.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import (
+    LENGTHS,
     LIMITS,
     TIMED_TEXTS,
     Row,
@@ -51,7 +51,6 @@ KEEP = "stages.0.use.tokens/power.keep"
 TIMES = ("speedup", "speedup_interval", "latency_ms", "model_latency_ms")
 ENGINES = {"float32": "torch", "int8": "openvino"}
 ANSWERS = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
-LENGTHS = (16, 32, 48, 64, 96, 128)
 INTEGERS = {"name": "quantize", "use": [{"quantize/int8": {}}]}
 
 

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
-from comparison import CACHE, markdown, save_timings, teacher_of
+from comparison import CACHE, LENGTHS, markdown, save_timings, teacher_of
 from int8_speed import interleaved
 from transformers import AutoModelForSequenceClassification
 
@@ -48,7 +48,6 @@ from bertpress.outcome import texts_of
 
 TASKS = ("sst2", "ag_news")
 CALIBRATION, TEXTS, BLOCK, BATCH = 300, 64, 8, 32
-LENGTHS = (16, 32, 48, 64, 96, 128)
 FIXED = "{}, fixed lengths"
 EAGER, NNCF = "transformers, eager float32", "OpenVINO, NNCF int8"
 DROPS = (0.5, 1.0, 2.0, 3.0)

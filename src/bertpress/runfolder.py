@@ -10,6 +10,7 @@ from typing import Any
 
 from bertpress.artifact.folder import alone, write_file
 from bertpress.errors import MachineError, UserError
+from bertpress.places import exists, is_dir
 
 IDENTITY = "run.json"
 
@@ -34,7 +35,7 @@ class RunFolder:
             MachineError: it cannot be written, or another process is at work there.
         """
         plain = json.loads(json.dumps(identity, sort_keys=True))
-        if path.exists() and not path.is_dir():
+        if exists(path) and not is_dir(path):
             raise UserError(f"{path}: is not empty and holds no run; choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)

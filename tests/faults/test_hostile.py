@@ -20,6 +20,7 @@ from bertpress.errors import ArtifactError, BertpressError, DataError, ModelErro
 from bertpress.measure.texts import Reader
 from bertpress.recipe import Recipe
 from bertpress.report import run_page
+from bertpress.runfolder import RunFolder
 from bertpress.study.plan import Plan
 
 TASK = tasks.resolve("text-classification", text_columns=("text",), label_column="label")
@@ -200,6 +201,7 @@ def test_names_that_no_file_can_have(name, tmp_path):
         lambda: api.load(Path(name)),
         lambda: tasks.load(task, "train", Path(name)),
         lambda: artifact.folder.inside(tmp_path, name),
+        lambda: RunFolder.open(Path(name), {}, resume=False),
     ]
     for reader in readers:
         with pytest.raises(UserError):
