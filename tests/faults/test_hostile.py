@@ -59,10 +59,13 @@ def test_a_tokenizer_reads_nothing_outside_its_folder(tokenizer_folder, name):
         read_tokenizer(tokenizer_folder)
 
 
-def test_a_length_must_be_a_number(tokenizer_folder):
-    edit(tokenizer_folder / "tokenizer_config.json", model_max_length="long")
-    with pytest.raises(ModelError, match="model_max_length='long' must be a number"):
+@pytest.mark.parametrize("length", ["long", float("nan"), -1, 0])
+def test_a_length_must_be_a_number_of_tokens(tokenizer_folder, length):
+    edit(tokenizer_folder / "tokenizer_config.json", model_max_length=length)
+    with pytest.raises(ModelError, match=f"model_max_length={length!r} must be a number of at least 1"):
         read_tokenizer(tokenizer_folder)
+    with pytest.raises(ModelError, match=f"model_max_length={length!r} must be a number of at least 1"):
+        Reader(tokenizer_folder)
 
 
 def test_ids_that_the_model_lacks_are_refused(tokenizer_folder):
@@ -187,6 +190,25 @@ def test_no_label_and_no_text_becomes_a_tag():
     assert "alert(1)" in page
     assert "<script>alert" not in page
     assert "<img" not in page
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "message"),
+    [
+        ("bert", {"num_hidden_layers": 2**31}, "num_hidden_layers=2147483648 must be at most 10000"),
+        ("distilbert", {"n_layers": 10**12}, "num_hidden_layers=1000000000000 must be at most 10000"),
+        ("bert", {"num_attention_heads": 10**9, "hidden_size": 10**9}, "num_attention_heads=1000000000 must be"),
+        ("mobilebert", {"num_feedforward_networks": 10**9}, "num_feedforward_networks=1000000000 must be"),
+        ("albert", {"inner_group_num": 2**31}, "inner_group_num=2147483648 must be in"),
+        ("albert", {"inner_group_num": 0}, "inner_group_num=0 must be in"),
+    ],
+)
+def test_a_configuration_of_more_parts_than_one_can_count(model_type, fields, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=message):
+        load_pretrained(tmp_path)
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("name", ["9" * 300, "9" * 5000, "/tmp/" + "9" * 5000, "a/" + "9" * 300])

@@ -29,12 +29,22 @@ def read_tokenizer(folder: str | Path) -> Any:
     _check(place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-        if not isinstance(length := tokenizer.model_max_length, int | float):
-            raise ValueError(f"model_max_length={length!r} must be a number")
+        longest(tokenizer.model_max_length)
         return tokenizer
     except Exception as error:  # the libraries below raise whatever a damaged file leads them to
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError | ValueError) else str(error)
         raise ModelError(f"{place}: no tokenizer ({' '.join(reason.split())[:200]})") from None
+
+
+def longest(length: Any) -> int:
+    """The tokens that a tokenizer's ``model_max_length`` permits; transformers writes 1e30 where it permits any.
+
+    Raises:
+        ModelError: it is no number of at least 1.
+    """
+    if not (isinstance(length, int | float) and length >= 1):  # NaN is not
+        raise ModelError(f"model_max_length={length!r} must be a number of at least 1")
+    return int(min(length, 2**30))
 
 
 @contextmanager

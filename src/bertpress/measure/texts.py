@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bertpress.encoder.tokenizers import encoding_texts, read_tokenizer
+from bertpress.encoder.tokenizers import encoding_texts, longest, read_tokenizer
 from bertpress.errors import ModelError
 
 Text: TypeAlias = "str | tuple[str, str] | list[str]"
@@ -53,8 +53,8 @@ class Reader:
         self.kind = answer_kind(config)
         self._tokenizer = _fast_tokenizer(folder)
         self._tokenizer.no_padding()
-        own = int(settings.get("model_max_length") or max_length)
-        self.max_length = min(max_length, own, _positions(config, max_length))
+        own = settings.get("model_max_length")
+        self.max_length = min(max_length, max_length if own is None else longest(own), _positions(config, max_length))
 
     def features(self, text: Text) -> list[dict[str, list[int]]]:
         """What the model reads of a text: one sequence, but each text of a pair alone where the model embeds."""

@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 Results: TypeAlias = Mapping[str, Any]
 
 LARGEST = 1e100
-"""No measurement is larger; what is (a loss that diverged) cannot be drawn either."""
+"""No measurement is larger; what is (a loss that diverged) cannot be drawn either. What is nearer to zero than its
+inverse is zero."""
 
 
 def value(source: object, *path: str) -> object:
@@ -25,7 +26,9 @@ def number(source: object, *path: str) -> float | None:
     found = value(source, *path)
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         return None
-    return found if abs(found) <= LARGEST else None  # false for NaN
+    if not abs(found) <= LARGEST:  # also of NaN
+        return None
+    return found if abs(found) >= 1 / LARGEST else 0
 
 
 def numbers(source: object, *path: str) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertpress.encoder.tokenizers import encoding_texts
+from bertpress.encoder.tokenizers import encoding_texts, longest
 from bertpress.errors import DataError, ModelError
 from bertpress.tasks.answers import gold_answers, span_of
 from bertpress.tasks.encoded import Encoded
@@ -120,7 +120,7 @@ def _word_starts(words: list[str], offsets: Array) -> Array:
 
 def _limits(task: Task, tokenizer: Any) -> tuple[int, int]:
     """Tokens of one input and of the overlap: the task's, unless the model takes fewer."""
-    length = min(task.max_length, int(min(tokenizer.model_max_length, 2**30)))
+    length = min(task.max_length, longest(tokenizer.model_max_length))
     return length, min(task.stride, length // 2)
 
 

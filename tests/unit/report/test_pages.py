@@ -151,7 +151,7 @@ def with_value(source: Any, path: tuple, new: Any) -> Any:
     return copied
 
 
-ODD = [None, "x", -1, 0, 1e99, 1e300, float("nan"), [], {}, [None], {"a": None}, True, 10**400]
+ODD = [None, "x", -1, 0, 1e99, 1e300, float("nan"), [], {}, [None], {"a": None}, True, 10**400, 1e-320, 2**31]
 
 
 @pytest.mark.parametrize("page", [run_page, profile_page])
@@ -160,6 +160,23 @@ def test_any_key_may_be_missing_or_odd(page, stride, packed, profile):
     source = shortened(packed if page is run_page else profile)
     for place, path in enumerate(list(paths(source))[::stride]):
         Page(page(with_value(source, path, ODD[place % len(ODD)])))
+
+
+def test_what_is_nearer_to_zero_than_any_measurement_is_zero(packed):
+    """A logarithmic axis down to it would have decades that no float has."""
+    source = shortened(packed)
+    for path in paths(source):
+        if isinstance(path[-1], int) and path[-2] in {"samples", "log"}:
+            source = with_value(source, path, 1e-320 if path[-2] == "samples" else {"step": 1, "loss": 1e-320})
+    for key in ("latency_ms", "weight_bytes"):
+        source = with_value(source, ("artifact", key), {"median": 1e-320} if key == "latency_ms" else 1e-320)
+    Page(run_page(source))
+
+
+def test_a_layer_may_say_that_it_came_from_any_depth(packed):
+    """A row is drawn for each layer there is, and none for those between."""
+    source = with_value(shortened(packed), ("artifact", "layers", 1, "source"), 10**12)
+    assert str(10**12 + 1) in run_page(source)
 
 
 def shortened(source: Any) -> Any:

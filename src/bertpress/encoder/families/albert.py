@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from bertpress.encoder.blueprint import Blueprint, EmbeddingSpec, HeadKind, LayerSpec
-from bertpress.encoder.families.base import Family, Names, Pair
+from bertpress.encoder.families.base import MOST_PARTS, Family, Names, Pair
 from bertpress.errors import ModelError
 
 _LAYER = "encoder.albert_layer_groups.{group}.albert_layers.{inner}."
@@ -53,7 +53,9 @@ class Albert(Family):
 
     def layer_specs(self, config: Any) -> tuple[LayerSpec, ...]:
         """Every layer that runs; one whose group has run before names the layer that owns the weights."""
-        depth, groups = config.num_hidden_layers, config.num_hidden_groups
+        depth, groups, inner = config.num_hidden_layers, config.num_hidden_groups, config.inner_group_num
+        if not 1 <= inner <= MOST_PARTS // max(depth, 1):
+            raise ModelError(f"inner_group_num={inner} must be in [1, {MOST_PARTS}] over num_hidden_layers={depth}")
         if not 1 <= groups <= depth:
             raise ModelError(f"num_hidden_groups={groups} must be in [1, num_hidden_layers={depth}]")
         if getattr(config, "pruned_heads", None):
@@ -65,7 +67,7 @@ class Albert(Family):
         )
         return tuple(
             spec if owner == i else spec.model_copy(update={"attention_from": owner, "ffn_from": owner})
-            for i, owner in enumerate(_owners(depth, groups, config.inner_group_num))
+            for i, owner in enumerate(_owners(depth, groups, inner))
         )
 
     def further(self, blueprint: Blueprint) -> dict[str, Any]:

@@ -48,6 +48,10 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
     "auto_map": (),
 }
+
+PARTS = ("num_hidden_layers", "num_attention_heads", "num_feedforward_networks")
+MOST_PARTS = 10_000
+"""Of layers, heads, networks: above all that was ever trained, below what takes long to count."""
 """Fields of config.json that change the computation, and the values that we compute besides none at all."""
 
 BASE = frozenset({"embeddings", "embeddings_project", "encoder", "transformer", "pooler"})
@@ -139,6 +143,10 @@ class Family:
         Raises:
             ModelError: the field, its value, and what is supported.
         """
+        for field in PARTS:
+            count = getattr(config, field, None)
+            if isinstance(count, int) and count > MOST_PARTS:
+                raise ModelError(f"{field}={count} must be at most {MOST_PARTS}")
         for field, supported in REFUSED.items():
             value = getattr(config, field, None)
             if value is None or value in supported:

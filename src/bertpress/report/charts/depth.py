@@ -23,7 +23,7 @@ def layers(baseline: Sequence[Any], artifact: Sequence[Any]) -> Markup:
     widest = max((sum(numbers(layer, "ffn")) for layer in [*baseline, *artifact]), default=0) or 1
     head = element("tr", [element("th", name, scope="col") for name in ("Layer", "Attention heads", "FFN width")])
     body = []
-    for depth in range(max([len(baseline), *(place + 1 for place in kept)], default=0)):
+    for depth in sorted({*range(len(baseline)), *kept}):
         before = baseline[depth] if depth < len(baseline) else None
         after = kept.get(depth)
         number_cell = element("th", str(depth + 1), scope="row")
