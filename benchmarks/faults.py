@@ -9,8 +9,8 @@ the bytes of every weight file are those of the undisturbed run.  ``search`` tra
 that no clock has a say in what comes out.
 
 Then faults are injected: a disk on which no file may grow beyond some size, a disk that is full and one that must not
-be written (where such may be mounted), a folder that must not be written (where the user is not root), and a second
-process at the same place.
+be written (where such may be mounted), a folder that must not be written (where the user is not root), a second process at
+the same place, and a clock that jumps by up to a year, forth and back, whenever it is asked.
 
 Kills that were tried are kept in results/reliability.json, so that a run goes on where it was stopped.
 """
@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,19 @@ CACHING = {
     "name": "caching", "export": [], "fine_tune": SHORT,
     "stages": [{"name": "learn", "use": [{"distill/logits": {}}], "train": {**SHORT, "cache_teacher": "all"}}],
 }  # fmt: skip
+JUMPING = """
+import datetime, random, time
+real, jump, zone = time.time, random.Random(0), datetime.timezone.utc
+time.time = lambda: real() + jump.uniform(-3e7, 3e7)
+time.time_ns = lambda: int(time.time() * 1e9)
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+datetime.datetime = Jumping
+"""
+"""What Python runs before anything else where it lies on its path as sitecustomize.py: the clock of the day jumps by up
+to a year, forth and back, whenever it is asked."""
 SEARCHING = ("--target", "size", "--students", "0", "--max-drop", "50", "--budget", "1h")
 
 
@@ -112,10 +125,10 @@ def unsound(folder: Path) -> str:
     return ""
 
 
-def finish(line: list[str], **options: Any) -> tuple[int, str, float]:
+def finish(line: list[str], env: Mapping[str, str] = QUIET, **options: Any) -> tuple[int, str, float]:
     """Run to the end: status, the last line that was said, seconds."""
     began = time.monotonic()
-    done = subprocess.run(line, capture_output=True, text=True, env=QUIET, check=False, **options)
+    done = subprocess.run(line, capture_output=True, text=True, env=env, check=False, **options)
     said = [each for each in done.stderr.splitlines() if each.strip()]
     return done.returncode, said[-1] if said else "", time.monotonic() - began
 
@@ -175,14 +188,14 @@ def inject(world: World, whole: dict[str, Any]) -> list[dict[str, Any]]:
     """Faults of the machine, each once or at several sizes."""
     command, found = world.commands()["compress"], list[dict[str, Any]]()
 
-    def note(fault: str, out: Path, first: tuple[int, str, float]) -> None:
-        refused = first[0] == 2 and first[1].startswith("error: ")
+    def note(fault: str, out: Path, first: tuple[int, str, float], *, refuses: bool = True) -> None:
+        expected = first[0] == 2 and first[1].startswith("error: ") if refuses else first[0] == 0
         wrong = unsound(out)
         status, said, _ = finish(command(out, (out / "run.json").is_file()))
         good = status == 0 and weights(out) == whole["weights"]
         found.append({
             "fault": fault, "status": first[0], "said": first[1], "artifacts": wrong or "whole",
-            "repeat": "same bytes" if good else said, "survived": refused and not wrong and good,
+            "repeat": "same bytes" if good else said, "survived": expected and not wrong and good,
         })  # fmt: skip
         told(f"{fault}: {'survived' if found[-1]['survived'] else found[-1]}")
 
@@ -212,6 +225,11 @@ def inject(world: World, whole: dict[str, Any]) -> list[dict[str, Any]]:
         first = finish(command(out, True))
         os.kill(one.pid, signal.SIGCONT)
     note("second process in one run folder", out, first)
+    (world.root / "clock").mkdir()
+    (world.root / "clock/sitecustomize.py").write_text(JUMPING, encoding="utf-8")
+    paths = os.pathsep.join(filter(None, (str(world.root / "clock"), QUIET.get("PYTHONPATH"))))
+    out = world.root / "jumped"
+    note("clock that jumps", out, finish(command(out, False), env={**QUIET, "PYTHONPATH": paths}), refuses=False)
     return found
 
 

@@ -397,7 +397,34 @@ def bounded(watch: Watch) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def chunk(name: str, number: int, strategy: st.SearchStrategy[bytes], run: Run, watch: Watch) -> dict[str, Any]:
+def judge(content: bytes, run: Run, watch: Watch, found: dict[str, Any]) -> None:
+    """Feed one input, and count what became of it."""
+    found["inputs"] += 1
+    said = ""
+    with bounded(watch):
+        try:
+            run(content)
+            found["read"] += 1
+        except BertpressError as error:
+            found["refused"] += 1
+            said = "a message of several lines" if "\n" in str(error) else ""
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
+            said = f"{type(error).__name__}: {str(error)[:300]}"
+    said = said or ", ".join(watch.seen[:3])
+    if said:
+        found["failures"].append({"said": said, "input": repr(content[:2000])})
+
+
+def limit_memory() -> None:
+    """No more than so much beyond what the process has now."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, limit))
+
+
+def chunk(number: int, strategy: st.SearchStrategy[bytes], run: Run, watch: Watch) -> dict[str, Any]:
     """Feed one chunk of inputs; what it found."""
     found: dict[str, Any] = {"inputs": 0, "read": 0, "refused": 0, "failures": []}
 
@@ -406,22 +433,7 @@ def chunk(name: str, number: int, strategy: st.SearchStrategy[bytes], run: Run, 
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(strategy)
     def feed(content: bytes) -> None:
-        found["inputs"] += 1
-        said = ""
-        with bounded(watch):
-            try:
-                run(content)
-                found["read"] += 1
-            except BertpressError as error:
-                found["refused"] += 1
-                said = "a message of several lines" if "\n" in str(error) else ""
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a panic of Rust is no Exception
-                said = f"{type(error).__name__}: {str(error)[:300]}"
-        said = said or ", ".join(watch.seen[:3])
-        if said:
-            found["failures"].append({"said": said, "input": repr(content[:2000])})
+        judge(content, run, watch, found)
 
     feed()
     return found
@@ -442,9 +454,7 @@ def main() -> int:
         root = Path(scratch).resolve()
         targets = Targets(root).all()
         watch = Watch(root)
-        limit = resource.getrlimit(resource.RLIMIT_AS)[1]
-        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, limit))
+        limit_memory()
         chosen = options.only or list(targets)
         each = -(-options.inputs // len(chosen))
         for name in chosen:
@@ -452,7 +462,7 @@ def main() -> int:
             state = found.setdefault(name, {"chunks": 0, "inputs": 0, "read": 0, "refused": 0, "failures": []})
             while state["inputs"] < each:
                 began = time.monotonic()
-                more = chunk(name, state["chunks"], strategy, run, watch)
+                more = chunk(state["chunks"], strategy, run, watch)
                 state["chunks"] += 1
                 for key in ("inputs", "read", "refused", "failures"):
                     state[key] += more[key]
