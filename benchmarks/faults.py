@@ -9,8 +9,8 @@ the bytes of every weight file are those of the undisturbed run.  ``search`` tra
 that no clock has a say in what comes out.
 
 Then faults are injected: a disk on which no file may grow beyond some size, a disk that is full and one that must not
-be written (where such may be mounted), a folder that must not be written (where the user is not root), a second process at
-the same place, and a clock that jumps by up to a year, forth and back, whenever it is asked.
+be written (where such may be mounted), a folder that must not be written (where the user is not root), a second
+process at the same place, and a clock that jumps by up to a year, forth and back, whenever it is asked.
 
 Kills that were tried are kept in results/reliability.json, so that a run goes on where it was stopped.
 """
