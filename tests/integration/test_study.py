@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from bertpress.artifact.manifest import hash_file
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "examples/study.yaml"
@@ -93,6 +96,20 @@ def test_a_finished_study_is_not_begun_again(finished, command):
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: {out}: holds a run already; add --resume to go on with it, or choose another --out\n"
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip install 'bertpress[ray]')")
+def test_two_workers_of_ray_make_the_same_weights(command, finished, tmp_path):
+    """Each a process that Ray gives one processor."""
+    out, *_ = finished
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--ray", "local"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    weights = [path.relative_to(out) for path in sorted(out.rglob("model.safetensors"))]
+    assert len(weights) > 3
+    for name in weights:
+        assert hash_file(tmp_path / "out" / name) == hash_file(out / name), name
 
 
 def test_failures_are_written_down_and_gone_round(command, finished, tmp_path):
