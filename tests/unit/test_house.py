@@ -34,7 +34,7 @@ FLOORS = [
         "overrides",
         "plain_yaml",
     },
-    {"runner", "listing", "inputs", "demo", "measuring", "predicting"},
+    {"runner", "listing", "inputs", "demo", "measuring", "predicting", "cluster"},
     {"api", "study", "search", "advice"},
     {"terminal", "options", "cli", "docs", "__main__"},
 ]

@@ -76,6 +76,7 @@ def search(
     students: Annotated[
         int | None, Option("--students", min=0, help="At most so many trainings, whatever time is left.")
     ] = None,
+    ray: Annotated[str | None, Option("--ray", help="Address of a Ray cluster that makes students, or auto.")] = None,
     data: Data = None,
     text_columns: TextColumns = None,
     label_column: LabelColumn = None,
@@ -100,6 +101,7 @@ def search(
         confidence=confidence,
         engine=engine,
         students=students,
+        ray=ray,
         data=data,
         metric=metric,
         seed=seed,

@@ -24,6 +24,7 @@ from bertpress.search.candidates import EXAMPLES, RUNGS, Candidate, Space, affor
 from bertpress.search.clock import Clock, Pace, seconds_of
 from bertpress.search.costs import Costs, LayerTimes, parameters
 from bertpress.search.ending import TIMED, end, timed
+from bertpress.search.makers import makers_of
 from bertpress.search.proposals import Proposals, check_installed
 from bertpress.search.rows import SELECTION, cut_rows, median_tokens, prepared
 from bertpress.search.setting import Setting, bytes_of, cost_of, runtime_of
@@ -54,6 +55,7 @@ def search(
     resume: bool = False,
     threads: int | None = None,
     students: int | None = None,
+    ray: str | None = None,
     command: str = "",
     say: Say = lambda line: None,
     **options: Unpack[TaskOptions],
@@ -81,6 +83,7 @@ def search(
         resume: go on with the search in ``out``.
         threads: of whatever is timed; all cores when None.
         students: at most so many trainings, whatever time is left.
+        ray: address of a Ray cluster that makes students, as many at once as it has room for; None: this machine.
         command: what repeats the search.
         say: is told what happens, a line at a time.
         **options: changes to the task.
@@ -110,7 +113,7 @@ def search(
         setting = Setting(
             folder, rows.task, rows.fit, rows.chosen_on, teacher.path, engine, seed, threads, own_metric, command, say
         )
-        course = Course(setting, aim, clock, teacher, students)
+        course = Course(setting, aim, clock, teacher, students, ray)
         course.run()
         return end(course, rows, clock)
     except (KeyboardInterrupt, Interrupted):
@@ -140,6 +143,7 @@ class Course:
         clock: of the budget.
         teacher: the uncompressed model.
         students: at most so many trainings; None: as many as there is time for.
+        ray: address of a cluster that makes them; None: this machine.
         tried: in order.
         made: the candidates that they come from, by name.
     """
@@ -149,6 +153,7 @@ class Course:
     clock: Clock
     teacher: Artifact
     students: int | None
+    ray: str | None = None
     tried: list[Tried] = field(default_factory=list)
     made: dict[str, Candidate] = field(default_factory=dict)
 
@@ -214,30 +219,32 @@ class Course:
             for number, choices in proposals.answered():
                 if setting.known(candidate := self.space.student(choices, number, rung)) is not None:
                     self._try(candidate)
-        while self.students is None or self._trained < self.students:
-            following = self._next(proposals, rungs)
-            if following is None:
-                return
-            tried = self._try(following)
-            if following.trial is not None and following.rung == 0:
-                proposals.answer(following.trial, tried.price, tried.lost)
+        with makers_of(setting, self.ray) as makers:
+            while True:
+                while len(makers.begun) < makers.room and (found := self._next(proposals, rungs, makers.begun)):
+                    makers.begin(found)
+                if not makers.begun:
+                    return
+                tried = self._try(makers.ended())
+                if tried.trial is not None and tried.rung == 0:
+                    proposals.answer(tried.trial, tried.price, tried.lost)
 
-    @property
-    def _trained(self) -> int:
-        return sum(each.kind == "student" for each in self.tried)
-
-    def _next(self, proposals: Proposals, rungs: int) -> Candidate | None:
+    def _next(self, proposals: Proposals, rungs: int, begun: list[Candidate]) -> Candidate | None:
         """One that is trained on, else a new one, else one that is trained on as no new one fits the time."""
-        for candidate in self._options(proposals, rungs):
+        trained = sum(each.kind == "student" for each in self.tried) + len(begun)
+        if self.students is not None and trained >= self.students:
+            return None
+        for candidate in self._options(proposals, rungs, begun):
             if candidate is not None and self._fits(candidate):
                 return candidate
         return None
 
-    def _options(self, proposals: Proposals, rungs: int) -> Iterator[Candidate | None]:
-        yield self._longer(promotion(self.tried, self.aim, rungs))
-        found = proposals.next(self._affordable)
+    def _options(self, proposals: Proposals, rungs: int, begun: list[Candidate]) -> Iterator[Candidate | None]:
+        seen = [*self.tried, *map(unfinished, begun)]
+        yield self._longer(promotion(seen, self.aim, rungs))
+        found = proposals.next(self._affordable, [each.trial for each in begun if each.trial is not None])
         yield None if found is None else self.space.student(found.choices, found.number, 0)
-        yield self._longer(promotion(self.tried, self.aim, rungs, eager=True))
+        yield self._longer(promotion(seen, self.aim, rungs, eager=True))
 
     def _longer(self, tried: Tried | None) -> Candidate | None:
         if tried is None or tried.trial is None or tried.choices is None:
@@ -282,6 +289,14 @@ class Course:
             setting.say(f"{candidate.name}: {told(tried)}")
             self.clock.keep()
         return tried
+
+
+def unfinished(candidate: Candidate) -> Tried:
+    """One that is under way, of which nothing is known."""
+    return Tried(
+        name=candidate.name, kind=candidate.kind, rung=candidate.rung, trial=candidate.trial,
+        recipe=candidate.recipe.to_dict(),
+    )  # fmt: skip
 
 
 def told(tried: Tried) -> str:

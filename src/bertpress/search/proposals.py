@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+from warnings import catch_warnings, simplefilter
 
 from bertpress.errors import UserError
 
@@ -64,18 +65,24 @@ class Proposals:
         for choices in first[known:]:
             self.study.enqueue_trial(choices)
 
-    def next(self, affordable: Callable[[dict[str, Any]], bool]) -> Proposal | None:
+    def next(self, affordable: Callable[[dict[str, Any]], bool], begun: Collection[int] = ()) -> Proposal | None:
         """One that has not been answered yet, else a new one; None where all that are proposed are too dear.
 
         Args:
             affordable: whether choices could be worth it, as far as can be told before anything is trained.
+            begun: numbers of those that are under way, near which nothing else is proposed.
         """
         running = self.optuna.trial.TrialState.RUNNING
         for trial in self.study.get_trials(states=(running,)):
-            return Proposal(trial.number, trial.params)
+            if trial.number not in begun:
+                return Proposal(trial.number, trial.params)
         for _ in range(ASKED):
             number = len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = self.optuna.samplers.TPESampler(seed=self.seed + number, n_startup_trials=self.startup)
+            with catch_warnings():
+                simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)  # of what keeps off those under way
+                self.study.sampler = self.optuna.samplers.TPESampler(
+                    seed=self.seed + number, n_startup_trials=self.startup, constant_liar=bool(begun)
+                )
             asked = self.study.ask(self.space)
             if affordable(asked.params):
                 return Proposal(asked.number, asked.params)

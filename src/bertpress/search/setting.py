@@ -23,7 +23,7 @@ from bertpress.search.candidates import Candidate
 from bertpress.search.costs import Costs
 from bertpress.tasks import Drop, Rows, Task, UserMetric
 
-TRIED = "tried.json"
+MADE, TRIED = "made.json", "tried.json"
 
 
 @dataclass
@@ -93,25 +93,39 @@ class Setting:
         """
         if (before := self.known(candidate)) is not None:
             return before
-        began, place = time.monotonic(), self.place(candidate.name)
+        began = time.monotonic()
         tried = Tried(
             name=candidate.name, kind=candidate.kind, rung=candidate.rung, recipe=candidate.recipe.to_dict(),
             choices=candidate.choices, trial=candidate.trial,
         )  # fmt: skip
+        try:
+            made, seconds = self.make(candidate)
+            began = time.monotonic() - seconds
+            tried = tried.model_copy(update=self.scored(made, cost))
+        except UserError as fault:
+            tried = tried.model_copy(update={"failure": str(fault)})
+        tried = tried.model_copy(update={"seconds": round(time.monotonic() - began, 2)})
+        place = self.place(candidate.name)
+        RunFolder(place).write(TRIED, tried.model_dump_json(indent=1) + "\n")
+        _tidy(place)
+        return tried
+
+    def make(self, candidate: Candidate) -> tuple[Artifact, float]:
+        """Run a candidate's recipe, on whatever machine; the artifact, and the seconds that it took where it was made.
+
+        Raises:
+            UserError: the model cannot follow the recipe.
+            Interrupted: Ctrl-C; the same call goes on.
+        """
+        began, place = time.monotonic(), self.place(candidate.name)
         request = Request(
             self.teacher, candidate.recipe, self.task, place, seed=self.seed, threads=self.threads, resume=True,
             command=self.command, train=self.fit, validation=self.chosen_on, metric=self.metric,
             cache=self.folder / "cache",
         )  # fmt: skip
-        try:
-            found = press(request, self.say)
-            tried = tried.model_copy(update=self.scored(found.artifact, cost))
-        except UserError as fault:
-            tried = tried.model_copy(update={"failure": str(fault)})
-        tried = tried.model_copy(update={"seconds": round(time.monotonic() - began, 2)})
-        RunFolder(place).write(TRIED, tried.model_dump_json(indent=1) + "\n")
-        _tidy(place)
-        return tried
+        made = press(request, self.say).artifact
+        took = RunFolder(place).once(MADE, lambda: {"seconds": time.monotonic() - began})
+        return made, took["seconds"]
 
     def answers(self, made: Artifact, rows: Rows, engine: str) -> list[Any]:
         """Predictions of an artifact on an engine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from bertpress.errors import UserError
+from bertpress.cluster import cluster
 from bertpress.study.isolation import do_isolated
 from bertpress.study.plan import Limits
 
@@ -22,23 +22,16 @@ def here(places: Sequence[str], limits: Limits, threads: int | None) -> Iterator
 def on_ray(places: Sequence[str], limits: Limits, threads: int | None, address: str) -> Iterator[Done]:
     """On the cluster at an address, as they end.
 
-    Every machine must see the study's folder, the data and the models under the same paths.
-
     Args:
-        places: folders of the jobs.
+        places: folders of the jobs, which every machine sees under the same paths, as it does data and models.
         limits: of each.
         threads: of each; it is given so many processors.
-        address: as ``ray.init`` takes it: ``auto``, ``local``, or ``HOST:PORT``.
+        address: as :func:`bertpress.cluster.cluster` takes it.
 
     Raises:
-        UserError: Ray is not installed.
+        UserError: Ray is not installed, or no cluster answers.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("study --ray: ray is not installed; pip install 'bertpress[ray]'") from None
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    try:
+    with cluster(address, "study") as ray:
         room: dict[str, Any] = {"num_cpus": threads or 1, "max_retries": 0}
         if limits.memory_gib is not None:
             room["memory"] = int(limits.memory_gib * 2**30)
@@ -51,5 +44,3 @@ def on_ray(places: Sequence[str], limits: Limits, threads: int | None, address: 
                 yield place, ray.get(ended)
             except ray.exceptions.RayError as fault:  # the machine is gone, and with it the process
                 yield place, {"reason": "its machine was lost", "said": str(fault).splitlines()[0], "seconds": None}
-    finally:
-        ray.shutdown()

@@ -4,12 +4,14 @@ They are by size, so that no clock decides what comes out, and the clock itself 
 """
 
 import json
+from contextlib import nullcontext
+from importlib.util import find_spec
 
 import pytest
 
 import bertpress
 from bertpress.errors import DataError, EngineError, Interrupted, UserError
-from bertpress.search import candidates, conduct, ending
+from bertpress.search import candidates, conduct, ending, makers
 from bertpress.search.setting import Setting
 from bertpress.training import TrainSettings
 
@@ -168,3 +170,42 @@ def test_latencies_are_predicted_and_exits_complement_whole_and_student(teacher,
     scale = bits["measured"]["model_latency_ms"]["median"] / whole
     assert student["cost"] == pytest.approx(bits["cost"] - scale * (whole - cut))
     assert exits["cost"] <= student["cost"]
+
+
+def test_as_many_students_are_under_way_as_there_is_room_for(teacher, data, tmp_path, monkeypatch):
+    """They end in another order than they began; none is begun twice, and no more than asked for."""
+    seen, ended = [], []
+
+    class Two(makers.Here):
+        room = 2
+
+        def begin(self, candidate):
+            super().begin(candidate)
+            seen.append((candidate.name, len(self.begun)))
+
+        def ended(self):
+            ended.append(self.begun[-1].name)
+            return super().ended()
+
+    monkeypatch.setattr(conduct, "makers_of", lambda setting, ray: nullcontext(Two()))
+    found = search(teacher, data, tmp_path / "out", students=5)
+    students = [each["name"] for each in found["candidates"] if each["kind"] == "student"]
+    assert len(students) == len(set(students)) == 5
+    assert sorted(students) == sorted(name for name, _ in seen)
+    assert [count for _, count in seen][:2] == [1, 2]
+    assert ended != [name for name, _ in seen]
+    assert sorted(ended) == sorted(students)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip install 'bertpress[ray]')")
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_makes_the_same_students(teacher, data, tmp_path):
+    def outcome(found):
+        return {each["name"]: (each["drop"], each["cost"]) for each in found["candidates"]}
+
+    alone = search(teacher, data, tmp_path / "alone", students=2)
+    together = search(teacher, data, tmp_path / "together", students=2, ray="local")
+    assert outcome(together) == outcome(alone)
+    for name in ("student-0-0", "student-1-0"):
+        assert (tmp_path / "together/candidates" / name / "made.json").is_file()
