@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, BertPreTrainedModel, PreTrainedTokenizerFast
 
 SUBJECTS = "cat dog film plot book song city river friend story".split()
 GOOD, BAD = "good lovely warm bright".split(), "bad boring cold dull".split()
@@ -54,7 +54,8 @@ def rows_of(kind: str, count: int, seed: int) -> list[dict[str, Any]]:
     if kind == "text-classification":
         return [{"text": text, "label": ("bad", "good")[label]} for text, label in told[:count]]
     if kind in ("text-pair-classification", "sentence-similarity"):
-        pairs = zip(told[:count], told[count:][:: 1 if seed % 2 else -1], strict=True)
+        others = random.Random(seed).sample(told[count:], count)
+        pairs = zip(told[:count], others, strict=True)
         return [{"sentence1": a, "sentence2": b, "label": int(x == y)} for (a, x), (b, y) in pairs]
     if kind == "text-regression":
         return [{"text": text, "label": 4.0 * label + len(text) / 50} for text, label in told[:count]]
@@ -80,7 +81,7 @@ def write_rows(folder: Path, kind: str = "text-classification", train: int = 48,
     return folder
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, kind: type[BertPreTrainedModel] = BertModel) -> Path:
     """A transformers folder: a random BERT of two layers with its tokenizer, not fine-tuned."""
     config = BertConfig(
         vocab_size=len(WORDS),
@@ -92,6 +93,6 @@ def write_model(folder: Path) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder)
+        kind(config).save_pretrained(folder)
     fast_tokenizer().save_pretrained(folder)
     return folder
