@@ -1,14 +1,14 @@
 """What a search finds in half an hour, and whether its front holds against recipes that are run by hand.
 
     python benchmarks/search_front.py search --data DIR [--task sst2] [--budget 30m] [--max-drop 1] [--threads 2]
-    python benchmarks/search_front.py recipes --data DIR [--only quick tiny fast balanced]
+    python benchmarks/search_front.py recipes --data DIR [--only quick tiny fast balanced] [--profile small]
     python benchmarks/search_front.py front --data DIR [--threads 2]
 
 ``search``, on a quiet machine, is ``bertpress search`` on MiniLM-L6 as it is, which is fine-tuned within the budget.
-``recipes`` compresses the teacher that the search made with each recipe, its defaults unchanged; runs that were stopped
-go on.  ``front``, on a quiet machine, times the winner, the front and the recipes by turns with 8-bit integers alone,
-on OpenVINO at batch 1, and scores all on the whole validation split.  The front holds against a recipe if one of it is
-no slower, within the intervals of the ratios, and no less right, within the paired 95 % interval.
+``recipes`` compresses the teacher that the search made with each recipe, as it stands or in a profile; runs that were
+stopped go on.  ``front``, on a quiet machine, times the winner, the front and the recipes by turns with 8-bit integers
+alone, on OpenVINO at batch 1, and scores all on the whole validation split.  The front holds against a recipe if one of
+it is no slower, within the intervals of the ratios, and no less right, within the paired 95 % interval.
 Writes results/search.json.
 """
 
@@ -58,13 +58,13 @@ def recipes(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Seconds of each recipe on the search's teacher."""
     found = {}
     for name in options.only:
-        out = options.out / f"{options.task}-{name}"
-        request = Request(
-            place / "teacher/model", Recipe.load(name), tasks.resolve(options.task), out, options.data,
-            resume=(out / "run.json").is_file(),
-        )  # fmt: skip
+        out = options.out / "-".join(filter(None, (options.task, name, options.profile)))
+        recipe, again = Recipe.load(name, profile=options.profile), (out / "run.json").is_file()
+        task = tasks.resolve(options.task)
+        request = Request(place / "teacher/model", recipe, task, out, options.data, resume=again)
         made = press(request, told)
-        found[name] = {"seconds": sum(stage["seconds"] for stage in made.stages)}
+        seconds = sum(stage["seconds"] for stage in made.stages)
+        found[name] = {"profile": options.profile, "folder": str(out), "seconds": seconds}
     return found
 
 
@@ -72,7 +72,7 @@ def front(options: argparse.Namespace, place: Path, known: Mapping[str, Any]) ->
     """Times and scores of all, and the verdict for each recipe."""
     folders = {ANCHOR: place / "candidates" / ANCHOR / "model", "winner": place / "model"}
     folders |= {name: place / "candidates" / name / "model" for name in known["search"]["front"] if name != ANCHOR}
-    folders |= {name: options.out / f"{options.task}-{name}/model" for name in known.get("recipes", {})}
+    folders |= {name: Path(each["folder"]) / "model" for name, each in known.get("recipes", {}).items()}
     times = timed(folders, options.task, options.data, options.threads)
     rows = tasks.load(tasks.resolve(options.task), "validation", options.data)
     answers, found = {}, {}
@@ -135,6 +135,7 @@ def main() -> int:
     parser.add_argument("--max-drop", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=RECIPES, metavar="RECIPE")
+    parser.add_argument("--profile", help="of the recipes")
     parser.add_argument("--out", type=Path, default=Path("runs/search"))
     parser.add_argument("--results", type=Path, default=Path("results/search.json"))
     options = parser.parse_args()
