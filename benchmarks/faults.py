@@ -53,8 +53,8 @@ real, jump = time.time, random.Random(0)
 time.time = lambda: real() + jump.uniform(-3e7, 3e7)
 time.time_ns = lambda: int(time.time() * 1e9)
 """
-"""What Python runs before anything else where it lies on its path as sitecustomize.py: Python's clock of the day jumps by
-up to a year, forth and back, whenever it is asked.  Dates that are read in C stay as they are."""
+"""What Python runs before anything else where it lies on its path as sitecustomize.py: its clock of the day jumps by up
+to a year, forth and back, whenever it is asked.  Dates that are read in C stay as they are."""
 SEARCHING = ("--target", "size", "--students", "0", "--max-drop", "50", "--budget", "1h")
 
 
