@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from bertpress.data import Data
 from bertpress.engines import available
-from bertpress.errors import EngineError, RecipeError
+from bertpress.errors import EngineError, RecipeError, UserError
 from bertpress.measure.environment import int8_is_fast
 from bertpress.methods.base import Need, Trait
 from bertpress.outcome import ENGINES
@@ -19,6 +21,20 @@ def hardware_note(recipe: Recipe) -> str | None:
     if check.fast or not any(Trait.INT8 in method.provides for _, _, method in recipe.methods()):
         return None
     return f"8-bit integers on this machine: {check.reason}"
+
+
+def check_one_process() -> None:
+    """Refuse to be one of several processes that a launcher has started: they would write over each other.
+
+    Raises:
+        UserError: naming what trains in several.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        raise UserError(
+            f"WORLD_SIZE={count}: this command runs in one process; in several, bertpress.training.train does, from a "
+            "script of yours (docs/clusters.md)"
+        )
 
 
 def check_runtimes(recipe: Recipe) -> None:

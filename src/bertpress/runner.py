@@ -14,7 +14,7 @@ from bertpress.artifact.folder import alone
 from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.measure.environment import environment
-from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
+from bertpress.needs import check_needs, check_one_process, check_readings, check_runtimes, hardware_note
 from bertpress.other_tasks import load_others
 from bertpress.outcome import measure, tokenizer_of
 from bertpress.recipe import Recipe
@@ -147,6 +147,7 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
         Interrupted: Ctrl-C; the same request with ``resume`` goes on.
     """
     recipe = request.recipe
+    check_one_process()
     recipe.check()
     check_runtimes(recipe)
     if (note := hardware_note(recipe)) is not None:
@@ -251,6 +252,7 @@ def fine_tune(
         ``path`` of the artifact, ``metric`` and ``metrics`` on validation, ``train``, ``environment``, ``seed``,
         ``command``.
     """
+    check_one_process()
     stage = {"name": "fine-tuning", "train": (settings or TrainSettings()).model_dump(mode="json")}
     recipe = Recipe.parse({"name": "fine-tune", "stages": [stage], "export": []})
     request = Request(
