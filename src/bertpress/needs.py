@@ -23,18 +23,15 @@ def hardware_note(recipe: Recipe) -> str | None:
     return f"8-bit integers on this machine: {check.reason}"
 
 
-def check_one_process() -> None:
-    """Refuse to be one of several processes that a launcher has started: they would write over each other.
+def check_one_process(command: str) -> None:
+    """Refuse to be one of several processes that a launcher has started, where those would do the same work.
 
     Raises:
-        UserError: naming what trains in several.
+        UserError: naming what spreads it instead.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
-        raise UserError(
-            f"WORLD_SIZE={count}: this command runs in one process; in several, bertpress.training.train does, from a "
-            "script of yours (docs/clusters.md)"
-        )
+        raise UserError(f"{command}: WORLD_SIZE={count} must be 1; --ray spreads it over processes and machines")
 
 
 def check_runtimes(recipe: Recipe) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from bertpress.artifact.folder import alone, write_file
 from bertpress.errors import MachineError, UserError
 from bertpress.places import exists, is_dir
+from bertpress.training import distributed
 
 IDENTITY = "run.json"
 
@@ -35,6 +37,11 @@ class RunFolder:
             MachineError: it cannot be written, or another process is at work there.
         """
         plain = json.loads(json.dumps(identity, sort_keys=True))
+        distributed.by_first(lambda: cls._begin(path, plain, resume))
+        return cls(path)
+
+    @classmethod
+    def _begin(cls, path: Path, plain: dict[str, Any], resume: bool) -> None:
         if exists(path) and not is_dir(path):
             raise UserError(f"{path}: is not empty and holds no run; choose another --out")
         try:
@@ -43,7 +50,16 @@ class RunFolder:
             raise MachineError(f"{path}: cannot be made ({os.strerror(fault.errno or 0)})") from None
         with alone(path):
             cls(path)._identify(plain, resume)
-        return cls(path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A block in which the folder belongs to this process and to those that were launched with it.
+
+        Raises:
+            MachineError: another is at work there.
+        """
+        with alone(self.path) if distributed.first() else nullcontext():
+            yield
 
     def _identify(self, plain: dict[str, Any], resume: bool) -> None:
         """Write down what was asked, or compare it with what was."""
@@ -64,16 +80,27 @@ class RunFolder:
         return self.path / name
 
     def write(self, name: str, content: Mapping[str, Any] | str) -> None:
-        """Replace a file in one step."""
+        """Replace a file in one step; of several processes the first does."""
+        if not distributed.first():
+            return
         place = self.path / name
         place.parent.mkdir(parents=True, exist_ok=True)
         write_file(place, content if isinstance(content, str) else _text(content))
 
+    def read(self, name: str) -> dict[str, Any]:
+        """The object in a file.
+
+        Raises:
+            UserError: the file is damaged, or not there.
+        """
+        return _read(self.path / name)
+
     def once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The content of the JSON file ``name``; made and written if it is not there."""
         place = self.path / name
-        if not place.is_file():
+        if not distributed.there(place):
             self.write(name, make())
+            distributed.barrier()
         return _read(place)
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertpress import __version__, artifact, tasks
-from bertpress.artifact import Artifact
-from bertpress.artifact.folder import alone
+from bertpress.artifact import Artifact, Parent
 from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.measure.environment import environment
-from bertpress.needs import check_needs, check_one_process, check_readings, check_runtimes, hardware_note
+from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
 from bertpress.other_tasks import load_others
 from bertpress.outcome import measure, tokenizer_of
 from bertpress.recipe import Recipe
@@ -24,7 +23,7 @@ from bertpress.stages import Run, run_stage
 from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
-from bertpress.training import TrainSettings
+from bertpress.training import TrainSettings, distributed
 
 Say = Callable[[str], None]
 EXIT_ROWS = 2000
@@ -97,7 +96,7 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
         Interrupted: Ctrl-C; the same request with ``resume`` goes on.
     """
     with pressing(request, say) as made:
-        return _told(request, made, say)
+        return distributed.by_first(lambda: _told(request, made, say)) or made.folder.read("results.json")
 
 
 def _told(request: Request, made: Pressed, say: Say) -> dict[str, Any]:
@@ -147,7 +146,8 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
         Interrupted: Ctrl-C; the same request with ``resume`` goes on.
     """
     recipe = request.recipe
-    check_one_process()
+    distributed.join()
+    say = say if distributed.first() else _silent
     recipe.check()
     check_runtimes(recipe)
     if (note := hardware_note(recipe)) is not None:
@@ -168,7 +168,7 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
 
     identity = {**request.identity(), "revision": source.revision}
     folder = RunFolder.open(request.out, identity, resume=request.resume)
-    with alone(folder.path):
+    with folder.held():
         folder.write("recipe.yaml", recipe.to_yaml())
         folder.write("environment.json", environment(threads=request.threads, seed=request.seed))
 
@@ -186,15 +186,9 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
             model, report = run_stage(shared, stage, number, model, source.model)
             reports.append(report)
 
-        pressed = save_artifact(request, folder, data, model, shared.current, baseline, source.revision)
-        if pressed.blueprint.exit is not None and pressed.manifest.exits is None:
-            say("measuring what early exits cost, on rows cut from train")
-            rows = data.selection(request.seed)[1].limit(EXIT_ROWS, request.seed)
-            pressed.calibrate_exits(rows, metric=request.metric)
-        for runtime in recipe.export:
-            if runtime not in pressed.exports:
-                say(f"exporting to {runtime}")
-                pressed.export(runtime)
+        parent = artifact.parent_of(str(request.model), baseline.path, source.revision)
+        pressed = save_artifact(request, folder, data, model, shared.current, parent)
+        distributed.by_first(lambda: complete(request, data, pressed, say))
         yield Pressed(folder, data, baseline, pressed, reports)
 
 
@@ -204,29 +198,42 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
         return made
 
 
+def complete(request: Request, data: Data, made: Artifact, say: Say) -> None:
+    """What an artifact has beside its weights: the curve of its early exits, and its files for other runtimes."""
+    if made.blueprint.exit is not None and made.manifest.exits is None:
+        say("measuring what early exits cost, on rows cut from train")
+        rows = data.selection(request.seed)[1].limit(EXIT_ROWS, request.seed)
+        made.calibrate_exits(rows, metric=request.metric)
+    for runtime in request.recipe.export:
+        if runtime not in made.exports:
+            say(f"exporting to {runtime}")
+            made.export(runtime)
+
+
 def save_artifact(
     request: Request,
     folder: RunFolder,
     data: Data,
     model: BertpressPreTrainedModel,
     tokenizer: Any,
-    baseline: Artifact,
-    revision: str | None,
+    parent: Parent | None = None,
 ) -> Artifact:
-    """The compressed model in the form that its user will load."""
+    """The model in the form that its user will load."""
     place = folder / "model"
-    if place.is_dir():
+    if distributed.there(place):
         return artifact.load(place)
-    return artifact.save(
-        model,
-        tokenizer,
-        data.task,
-        place,
-        recipe=request.recipe.to_dict(),
-        seed=request.seed,
-        command=request.command,
-        parent=artifact.parent_of(str(request.model), baseline.path),
-    )
+    about: dict[str, Any] = {
+        "recipe": request.recipe.to_dict(),
+        "seed": request.seed,
+        "command": request.command,
+        "parent": parent,
+    }
+    made = distributed.by_first(lambda: artifact.save(model, tokenizer, data.task, place, **about))
+    return made or artifact.load(place)
+
+
+def _silent(line: str) -> None:
+    """Of several processes one speaks."""
 
 
 def fine_tune(
@@ -252,7 +259,8 @@ def fine_tune(
         ``path`` of the artifact, ``metric`` and ``metrics`` on validation, ``train``, ``environment``, ``seed``,
         ``command``.
     """
-    check_one_process()
+    distributed.join()
+    say = say if distributed.first() else _silent
     stage = {"name": "fine-tuning", "train": (settings or TrainSettings()).model_dump(mode="json")}
     recipe = Recipe.parse({"name": "fine-tune", "stages": [stage], "export": []})
     request = Request(
@@ -263,26 +271,26 @@ def fine_tune(
     source = trained_model(model, rows.task)
     tokenizer = tokenizer_of(source)
     folder = RunFolder.open(out, {**request.identity(), "revision": source.revision}, resume=resume)
-    with alone(folder.path):
+    with folder.held():
         shared = Run(folder, rows, tokenizer, seed, say)
         trained, report = run_stage(shared, recipe.stages[0], 1, source.model, source.model)
-        place = folder / "model"
-        if place.is_dir():
-            made = artifact.load(place)
-        else:
-            made = artifact.save(
-                trained, tokenizer, rows.task, place, recipe=recipe.to_dict(), seed=seed, command=command
-            )
-        scores = made.evaluate(rows.validation, metric=metric)
-        results = {
-            "path": str(place),
-            "metric": next(iter(scores.values())).model_dump(mode="json"),
-            "metrics": {name: score.model_dump(mode="json") for name, score in scores.items()},
-            "train": report.get("train"),
-            "environment": environment(seed=seed),
-            "seed": seed,
-            "command": command,
-        }
-        made.record({"artifact": {"metric": results["metric"]}, "environment": results["environment"]})
-        folder.write("results.json", results)
-        return results
+        made = save_artifact(request, folder, rows, trained, tokenizer)
+        scored = distributed.by_first(lambda: _scored(request, folder, rows, made, report))
+        return scored or folder.read("results.json")
+
+
+def _scored(request: Request, folder: RunFolder, data: Data, made: Artifact, report: dict[str, Any]) -> dict[str, Any]:
+    """Score what was fine-tuned, and write it down."""
+    scores = made.evaluate(data.validation, metric=request.metric)
+    results = {
+        "path": str(made.path),
+        "metric": next(iter(scores.values())).model_dump(mode="json"),
+        "metrics": {name: score.model_dump(mode="json") for name, score in scores.items()},
+        "train": report.get("train"),
+        "environment": environment(seed=request.seed),
+        "seed": request.seed,
+        "command": request.command,
+    }
+    made.record({"artifact": {"metric": results["metric"]}, "environment": results["environment"]})
+    folder.write("results.json", results)
+    return results

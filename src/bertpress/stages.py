@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from bertpress.supervision import clone as clone
 from bertpress.supervision import read_by_both, teacher_of
 from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
+from bertpress.training.distributed import by_first, there
 from bertpress.training.evaluation import in_memory_predictions as in_memory_predictions
 from bertpress.training.evaluation import metric_value
 from bertpress.training.guessing import guesses_for, split
@@ -115,14 +116,14 @@ def run_stage(
     for turn in range(stage.repeat):
         name = f"stages/{number:02d}-{stage.name}" + (f"/round-{turn + 1:02d}" if stage.repeat > 1 else "")
         place = run.folder / name
-        if not (place / "model").is_dir():
+        if not there(place / "model"):
             run.say(f"stage {stage.name}" + (f", round {turn + 1} of {stage.repeat}" if stage.repeat > 1 else ""))
             ctx = context_for(run, seed=run.seed + 1000 * number + turn, round=turn, folder=place)
             ctx.teacher, ctx.pretrained, ctx.unlabelled = teacher, pretrained, stage.data == "unlabelled"
             ctx.teacher_tokenizer = reads
             changed, figures = _round(run, stage, ctx, model, place)
             run.folder.write(f"{name}/stage.json", figures)
-            artifact.save(changed, ctx.tokenizer, run.data.task, place / "model", seed=run.seed)
+            by_first(partial(artifact.save, changed, ctx.tokenizer, run.data.task, place / "model", seed=run.seed))
         made = artifact.load(place / "model")
         changed = made.model
         figures = run.folder.once(f"{name}/stage.json", dict)

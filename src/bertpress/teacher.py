@@ -16,6 +16,7 @@ from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, encoded_splits, fit
 from bertpress.supervision import check_teacher
 from bertpress.tasks import Task
+from bertpress.training import distributed
 
 if TYPE_CHECKING:
     from bertpress.runner import Request
@@ -52,7 +53,7 @@ def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded
     that is given reads with its own tokenizer.
     """
     place = folder / "teacher"
-    if place.is_dir():
+    if distributed.there(place):
         return artifact.load(place)
     if request.teacher is not None:
         loaded = trained_model(request.teacher, data.task)
@@ -63,7 +64,10 @@ def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded
         model = source.model
         if not source.fine_tuned:
             model = _fine_tuned(request, folder, data, source, tokenizer, say)
-    return artifact.save(model, tokenizer, data.task, place, seed=request.seed, command=request.command)
+    made = distributed.by_first(
+        lambda: artifact.save(model, tokenizer, data.task, place, seed=request.seed, command=request.command)
+    )
+    return made or artifact.load(place)
 
 
 def _fine_tuned(

@@ -53,6 +53,8 @@ def answering(command: Callable[P, Answer]) -> Callable[P, None]:
         try:
             with own_stdout() as stdout:
                 answer = command(*args, **kwargs)
+                if os.environ.get("RANK", "0") != "0":  # of several processes the first speaks
+                    return
                 if kwargs.get("json_"):
                     stdout.write(as_json(answer.data) + "\n")
                 else:

@@ -3,7 +3,9 @@
 import pytest
 
 from bertpress import needs
+from bertpress.errors import UserError
 from bertpress.measure.environment import Int8Check
+from bertpress.needs import check_one_process
 from bertpress.recipe import Recipe
 
 
@@ -19,3 +21,10 @@ def test_nothing_is_said_where_they_pay_or_are_not_used(monkeypatch):
     assert needs.hardware_note(Recipe.load("int8")) is None
     monkeypatch.setattr(needs, "int8_is_fast", lambda: Int8Check(False, "none"))
     assert needs.hardware_note(Recipe.load("linear-ptq")) is None
+
+
+def test_what_is_spread_in_another_way_does_not_start_in_several_processes(monkeypatch):
+    check_one_process("study")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="^study: WORLD_SIZE=3 must be 1; --ray spreads it"):
+        check_one_process("study")

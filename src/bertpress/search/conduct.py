@@ -16,6 +16,7 @@ from bertpress.engines import available
 from bertpress.errors import EngineError, Interrupted, RecipeError, UserError
 from bertpress.inputs import TaskOptions, folder_of, model_of, rows_of, task_of
 from bertpress.methods.latency import on_this_machine
+from bertpress.needs import check_one_process
 from bertpress.report.numerals import duration
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say
@@ -96,6 +97,7 @@ def search(
         Interrupted: Ctrl-C; the same call with ``resume`` goes on.
     """
     seconds, aim = seconds_of(budget), Aim(target=target, max_drop=max_drop, confidence=confidence)
+    check_one_process("search")
     check_installed()
     named, own_metric = task_of(task, metric, options)
     engine = _engine(engine, target)

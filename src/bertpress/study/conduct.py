@@ -8,6 +8,7 @@ from typing import Any
 
 from bertpress.artifact.folder import alone
 from bertpress.errors import BertpressError, Interrupted
+from bertpress.needs import check_one_process
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say
 from bertpress.study.jobs import ENTRY, FAILURE, Job, prepare, read, run_jobs, teacher_jobs, tidy
@@ -46,6 +47,7 @@ def study(
         Interrupted: Ctrl-C; the same call with ``resume`` goes on.
         BertpressError: no run came to its end.
     """
+    check_one_process("study")
     plan = Plan.of(plan, overrides)
     plan.check()
     out = Path(out).absolute()

@@ -140,6 +140,7 @@ def train(
             metric=metric,
             answer=answer,
         )
+        distributed.share_weights([model, extra])
         trainer.methods = list(callbacks)
         trainer.identity = identity(trainer)
         done = checkpoints.done()

@@ -1,0 +1,110 @@
+"""``train`` and ``compress`` in two processes that a launcher starts: one artifact, whatever happens on the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from bertpress import artifact
+from bertpress.artifact.manifest import hash_file
+
+pytestmark = pytest.mark.slow
+SHORT = {"epochs": 1.0, "max_steps": 8, "precision": "float32", "learning_rate": 1e-3}
+LAUNCHER = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
+FIELDS = ["--task", "text-classification", "--text-columns", "text", "--label-column", "label", "--threads", "1"]
+
+
+def recipe(batch, first="distill/logits"):
+    return {
+        "name": "mine", "export": ["openvino"], "fine_tune": {**SHORT, "batch_size": batch},
+        "stages": [
+            {"name": "learn", "use": [{first: {}}] if first == "distill/logits" else [{first: {"budget": "latency"}},
+                                                                                     {"distill/logits": {}}],
+             "train": {**SHORT, "batch_size": batch, "checkpoint_seconds": 0.0}},
+            {"name": "quantize", "use": [{"quantize/int8": {}}]},
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tiny_model, tiny_data, tmp_path_factory):
+    """A model without dropout, whose draws are of each process, and what starts a compression of it."""
+    place = tmp_path_factory.mktemp("processes")
+    shutil.copytree(tiny_model, place / "model")
+    config = json.loads((place / "model/config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (place / "model/config.json").write_text(json.dumps(config))
+
+    def command(out, content, *more, port=29531):
+        file = place / f"{out.name}.yaml"
+        file.write_text(yaml.safe_dump(content))
+        start = [*LAUNCHER, f"--master-port={port}"] if port else []
+        words = ["compress", place / "model", "--recipe", file, "--data", tiny_data(), "--out", out, *FIELDS, *more]
+        return [sys.executable, *start, "-m", "bertpress", *map(str, words)]
+
+    return place, command
+
+
+def run(command):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_two_processes_compress_like_one(world):
+    place, command = world
+    done = run(command(place / "two", recipe(4), "--json"))
+    assert json.loads(done.stdout)["artifact"]["metric"]["name"] == "accuracy"  # one answer, of one process
+    run(command(place / "one", recipe(8), port=None))
+    for stage in ("teacher", "stages/01-learn/model"):
+        one, two = (artifact.load(place / name / stage).model.state_dict() for name in ("one", "two"))
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, atol=1e-3, rtol=0)
+    assert (place / "two/model/openvino").is_dir()
+    assert (place / "two/report.html").is_file()
+
+
+def test_two_processes_that_are_killed_go_on(world):
+    """What is measured, as the times that a cut goes by are, is measured by one of them."""
+    place, command = world
+    content = recipe(4, "prune/fisher")
+    run(command(place / "whole", content))
+    out = place / "killed"
+    process = subprocess.Popen(
+        command(out, content), env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(out.glob("stages/01-learn/training/*.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = out / "stages/01-learn/latency-torch-*.json"
+    assert list(out.glob(str(kept.relative_to(out))))
+    run(command(out, content, "--resume"))
+    made = artifact.load(out / "model")
+    assert made.blueprint.layers
+    assert hash_file(out / "teacher/model.safetensors") == hash_file(place / "whole/teacher/model.safetensors")
+
+
+def test_a_study_says_that_it_is_spread_in_another_way(world):
+    place, _ = world
+    plan = place / "plan.yaml"
+    plan.write_text("{name: s, models: [{name: m, path: nowhere}], tasks: [sst2], rows: [quick]}")
+    done = subprocess.run(
+        [sys.executable, "-m", "bertpress", "study", str(plan), "--out", str(place / "study")],
+        env={**os.environ, "WORLD_SIZE": "2"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, "error: study: WORLD_SIZE=2 must be 1; --ray spreads it over processes and machines\n",
+    )  # fmt: skip
