@@ -158,7 +158,7 @@ def of_model(blueprint: Blueprint, tokens: int) -> float:
 def of_graph(blueprint: Blueprint, tokens: int) -> float:
     """Median milliseconds of random weights in this shape, with 8-bit weights and activations.
 
-    Texts have so many tokens and one more by turns, as OpenVINO prepares every operation anew where a text has another
+    Texts have so many tokens and one less by turns, as OpenVINO prepares every operation anew where a text has another
     length than the one before, which is what texts do; a graph that repeats one length would hide what that costs.
     """
     from bertpress.export.openvino import export
@@ -172,7 +172,7 @@ def of_graph(blueprint: Blueprint, tokens: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         export(on_grids(model, grids, blueprint=quantized, buffers=buffers), Path(folder))
         engine = load_engine("openvino", folder)
-    texts = cycle([_text(tokens), _text(tokens + 1)])
+    texts = cycle([_text(tokens), _text(tokens - 1 or 2)])
     return _median_of(lambda: engine.logits(next(texts)))
 
 
