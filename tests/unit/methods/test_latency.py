@@ -5,7 +5,8 @@ from uneven_models import mixed
 
 from bertpress.encoder.blueprint import uniform
 from bertpress.encoder.subnetworks import Part, subnetwork
-from bertpress.methods.latency import Latencies, on_this_machine
+from bertpress.methods import latency
+from bertpress.methods.latency import Latencies, bare, of_graph, on_this_machine
 
 
 def test_predictions_are_sums_of_entries_measured_once():
@@ -48,6 +49,20 @@ def test_integers_on_openvino_are_timed_too():
     whole, little = (timer(shape, Part(0, 8, (width,)), "ffn") for width in (2048, 32))
     assert 0 <= little < whole
     assert timer(shape, Part(1, 3, (2048,)), "ffn") == whole  # asked once: heads have no part in it
+
+
+def test_texts_on_openvino_change_their_length(monkeypatch):
+    pytest.importorskip("openvino")
+    seen = []
+
+    class Engine:
+        def logits(self, arrays):
+            seen.append({name: array.shape for name, array in arrays.items()})
+
+    monkeypatch.setattr(latency, "load_engine", lambda *_: Engine())
+    of_graph(bare(uniform(layers=1, hidden_size=8, heads=2, ffn=24, vocabulary=50)), 5)
+    assert [shapes["input_ids"] for shapes in seen[:4]] == [(1, 5), (1, 4), (1, 5), (1, 4)]
+    assert all(len(set(shapes.values())) == 1 for shapes in seen)
 
 
 def test_a_table_is_read_again(tmp_path):
