@@ -16,18 +16,19 @@ from bertpress import artifact
 from bertpress.artifact.manifest import hash_file
 
 pytestmark = pytest.mark.slow
-SHORT = {"epochs": 1.0, "max_steps": 8, "precision": "float32", "learning_rate": 1e-3}
+SHORT = {"batch_size": 4, "epochs": 1.0, "max_steps": 8, "precision": "float32", "learning_rate": 1e-3}
 LAUNCHER = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
 FIELDS = ["--task", "text-classification", "--text-columns", "text", "--label-column", "label", "--threads", "1"]
 
 
-def recipe(batch, first="distill/logits"):
+def recipe(first="distill/logits", **more):
+    short = {**SHORT, **more}
     return {
-        "name": "mine", "export": ["openvino"], "fine_tune": {**SHORT, "batch_size": batch},
+        "name": "mine", "export": ["openvino"], "fine_tune": short,
         "stages": [
             {"name": "learn", "use": [{first: {}}] if first == "distill/logits" else [{first: {"budget": "latency"}},
                                                                                      {"distill/logits": {}}],
-             "train": {**SHORT, "batch_size": batch, "checkpoint_seconds": 0.0}},
+             "train": {**short, "checkpoint_seconds": 0.0}},
             {"name": "quantize", "use": [{"quantize/int8": {}}]},
         ],
     }  # fmt: skip
@@ -61,9 +62,9 @@ def run(command):
 
 def test_two_processes_compress_like_one(world):
     place, command = world
-    done = run(command(place / "two", recipe(4), "--json"))
+    done = run(command(place / "two", recipe(), "--json"))
     assert json.loads(done.stdout)["artifact"]["metric"]["name"] == "accuracy"  # one answer, of one process
-    run(command(place / "one", recipe(8), port=None))
+    run(command(place / "one", recipe(accumulate=2), port=None))
     for stage in ("teacher", "stages/01-learn/model"):
         one, two = (artifact.load(place / name / stage).model.state_dict() for name in ("one", "two"))
         for name, weight in one.items():
@@ -75,7 +76,7 @@ def test_two_processes_compress_like_one(world):
 def test_two_processes_that_are_killed_go_on(world):
     """What is measured, as the times that a cut goes by are, is measured by one of them."""
     place, command = world
-    content = recipe(4, "prune/fisher")
+    content = recipe("prune/fisher")
     run(command(place / "whole", content))
     out = place / "killed"
     process = subprocess.Popen(
