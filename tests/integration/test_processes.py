@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from bertpress import artifact
 from bertpress.artifact.manifest import hash_file
 
 pytestmark = pytest.mark.slow
+EXAMPLE = Path(__file__).parents[2] / "examples/distil_in_processes.py"
 SHORT = {"batch_size": 4, "epochs": 1.0, "max_steps": 8, "precision": "float32", "learning_rate": 1e-3}
 LAUNCHER = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
 FIELDS = ["--task", "text-classification", "--text-columns", "text", "--label-column", "label", "--threads", "1"]
@@ -96,6 +98,16 @@ def test_two_processes_that_are_killed_go_on(world):
     made = artifact.load(out / "model")
     assert made.blueprint.layers
     assert hash_file(out / "teacher/model.safetensors") == hash_file(place / "whole/teacher/model.safetensors")
+
+
+def test_the_example_distils_in_two(world, tiny_data):
+    place, command = world
+    if not (place / "two/teacher").is_dir():
+        run(command(place / "two", recipe()))
+    words = [EXAMPLE, place / "model", place / "two/teacher", tiny_data(), place / "example"]
+    done = run([sys.executable, *LAUNCHER, "--master-port=29533", *map(str, words)])
+    assert done.stdout.count("accuracy") >= 1
+    assert artifact.load(place / "example/model").task.labels == ("bad", "good")
 
 
 def test_a_study_says_that_it_is_spread_in_another_way(world):
