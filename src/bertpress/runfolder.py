@@ -73,6 +73,8 @@ class RunFolder:
         elif any(not _begun(each) for each in self.path.iterdir()):
             raise UserError(f"{self.path}: is not empty and holds no run; choose another --out")
         else:
+            for left in self.path.iterdir():  # by a process that was killed
+                left.unlink()
             write_file(place, _text(plain))
 
     def __truediv__(self, name: str) -> Path:

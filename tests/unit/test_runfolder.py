@@ -36,3 +36,9 @@ def test_differences():
     assert list(differences({"a": [1, 2]}, {"a": [1, 2]})) == []
     assert list(differences({"a": [1, 2], "b": 1}, {"a": [1, 3]})) == [("a.1", "2", "3"), ("b", "1", "null")]
     assert list(differences({"a": [1]}, {"a": [1, 2]})) == [("a", "[1]", "[1, 2]")]
+
+
+def test_what_a_killed_process_began_is_cleared_away(tmp_path):
+    (tmp_path / ".run.json.123.partial").write_text("{")
+    RunFolder.open(tmp_path, {"a": 1}, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
