@@ -38,7 +38,7 @@ def explore(name: str, inputs: int, seed: int, place: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    root = Path(tempfile.mkdtemp(prefix="bertpress-guided-")).resolve()
+    root = place.parent.resolve()  # which its starter clears away
     strategy, run = fuzz.Targets(root).all()[name]
     watch = fuzz.Watch(root)
     fuzz.limit_memory()

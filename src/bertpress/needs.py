@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from bertpress.data import Data
 from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError, UserError
@@ -13,6 +11,7 @@ from bertpress.outcome import ENGINES
 from bertpress.recipe import Recipe, Stage
 from bertpress.supervision import WHOLE_TEXTS
 from bertpress.tasks import Task
+from bertpress.training.distributed import launched
 
 
 def hardware_note(recipe: Recipe) -> str | None:
@@ -29,8 +28,7 @@ def check_one_process(command: str) -> None:
     Raises:
         UserError: naming what spreads it instead.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1:
+    if (count := launched()) > 1:
         raise UserError(f"{command}: WORLD_SIZE={count} must be 1; --ray spreads it over processes and machines")
 
 

@@ -19,18 +19,17 @@ from bertpress.artifact.manifest import hash_file
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "examples/distil_in_processes.py"
 SHORT = {"batch_size": 4, "epochs": 1.0, "max_steps": 8, "precision": "float32", "learning_rate": 1e-3}
-LAUNCHER = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 FIELDS = ["--task", "text-classification", "--text-columns", "text", "--label-column", "label", "--threads", "1"]
 
 
-def recipe(first="distill/logits", **more):
+def recipe(*before, **more):
     short = {**SHORT, **more}
+    train = {**short, "checkpoint_seconds": 0.0}
     return {
         "name": "mine", "export": ["openvino"], "fine_tune": short,
         "stages": [
-            {"name": "learn", "use": [{first: {}}] if first == "distill/logits" else [{first: {"budget": "latency"}},
-                                                                                     {"distill/logits": {}}],
-             "train": {**short, "checkpoint_seconds": 0.0}},
+            {"name": "learn", "use": [*before, {"distill/logits": {}}], "train": train},
             {"name": "quantize", "use": [{"quantize/int8": {}}]},
         ],
     }  # fmt: skip
@@ -45,12 +44,11 @@ def world(tiny_model, tiny_data, tmp_path_factory):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (place / "model/config.json").write_text(json.dumps(config))
 
-    def command(out, content, *more, port=29531):
+    def command(out, content, *more, launcher=LAUNCHER):
         file = place / f"{out.name}.yaml"
         file.write_text(yaml.safe_dump(content))
-        start = [*LAUNCHER, f"--master-port={port}"] if port else []
         words = ["compress", place / "model", "--recipe", file, "--data", tiny_data(), "--out", out, *FIELDS, *more]
-        return [sys.executable, *start, "-m", "bertpress", *map(str, words)]
+        return [sys.executable, *launcher, "-m", "bertpress", *map(str, words)]
 
     return place, command
 
@@ -66,7 +64,7 @@ def test_two_processes_compress_like_one(world):
     place, command = world
     done = run(command(place / "two", recipe(), "--json"))
     assert json.loads(done.stdout)["artifact"]["metric"]["name"] == "accuracy"  # one answer, of one process
-    run(command(place / "one", recipe(accumulate=2), port=None))
+    run(command(place / "one", recipe(accumulate=2), launcher=()))
     for stage in ("teacher", "stages/01-learn/model"):
         one, two = (artifact.load(place / name / stage).model.state_dict() for name in ("one", "two"))
         for name, weight in one.items():
@@ -78,7 +76,7 @@ def test_two_processes_compress_like_one(world):
 def test_two_processes_that_are_killed_go_on(world):
     """What is measured, as the times that a cut goes by are, is measured by one of them."""
     place, command = world
-    content = recipe("prune/fisher")
+    content = recipe({"prune/fisher": {"budget": "latency"}})
     run(command(place / "whole", content))
     out = place / "killed"
     process = subprocess.Popen(
@@ -92,8 +90,7 @@ def test_two_processes_that_are_killed_go_on(world):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    kept = out / "stages/01-learn/latency-torch-*.json"
-    assert list(out.glob(str(kept.relative_to(out))))
+    assert list(out.glob("stages/01-learn/latency-torch-*.json"))
     run(command(out, content, "--resume"))
     made = artifact.load(out / "model")
     assert made.blueprint.layers
@@ -105,7 +102,7 @@ def test_the_example_distils_in_two(world, tiny_data):
     if not (place / "two/teacher").is_dir():
         run(command(place / "two", recipe()))
     words = [EXAMPLE, place / "model", place / "two/teacher", tiny_data(), place / "example"]
-    done = run([sys.executable, *LAUNCHER, "--master-port=29533", *map(str, words)])
+    done = run([sys.executable, *LAUNCHER, *map(str, words)])
     assert done.stdout.count("accuracy") >= 1
     assert artifact.load(place / "example/model").task.labels == ("bad", "good")
 

@@ -28,7 +28,7 @@ from bertpress.search.ending import TIMED, end, timed
 from bertpress.search.makers import makers_of
 from bertpress.search.proposals import Proposals, check_installed
 from bertpress.search.rows import SELECTION, cut_rows, median_tokens, prepared
-from bertpress.search.setting import Setting, bytes_of, cost_of, runtime_of
+from bertpress.search.setting import Setting, bytes_of, cost_of, runtime_of, untried
 from bertpress.tasks import Task, UserMetric
 
 HOPELESS = 10.0
@@ -242,7 +242,7 @@ class Course:
         return None
 
     def _options(self, proposals: Proposals, rungs: int, begun: list[Candidate]) -> Iterator[Candidate | None]:
-        seen = [*self.tried, *map(unfinished, begun)]
+        seen = [*self.tried, *map(untried, begun)]
         yield self._longer(promotion(seen, self.aim, rungs))
         found = proposals.next(self._affordable, [each.trial for each in begun if each.trial is not None])
         yield None if found is None else self.space.student(found.choices, found.number, 0)
@@ -291,14 +291,6 @@ class Course:
             setting.say(f"{candidate.name}: {told(tried)}")
             self.clock.keep()
         return tried
-
-
-def unfinished(candidate: Candidate) -> Tried:
-    """One that is under way, of which nothing is known."""
-    return Tried(
-        name=candidate.name, kind=candidate.kind, rung=candidate.rung, trial=candidate.trial,
-        recipe=candidate.recipe.to_dict(),
-    )  # fmt: skip
 
 
 def told(tried: Tried) -> str:

@@ -94,10 +94,7 @@ class Setting:
         if (before := self.known(candidate)) is not None:
             return before
         began = time.monotonic()
-        tried = Tried(
-            name=candidate.name, kind=candidate.kind, rung=candidate.rung, recipe=candidate.recipe.to_dict(),
-            choices=candidate.choices, trial=candidate.trial,
-        )  # fmt: skip
+        tried = untried(candidate)
         try:
             made, seconds = self.make(candidate)
             began = time.monotonic() - seconds
@@ -155,6 +152,14 @@ class Setting:
                 "ffn": [sum(layer.ffn) for layer in made.blueprint.layers],
             },
         }
+
+
+def untried(candidate: Candidate) -> Tried:
+    """A candidate of which nothing is known yet."""
+    return Tried(
+        name=candidate.name, kind=candidate.kind, rung=candidate.rung, recipe=candidate.recipe.to_dict(),
+        choices=candidate.choices, trial=candidate.trial,
+    )  # fmt: skip
 
 
 def runtime_of(engine: str) -> str | None:

@@ -108,6 +108,13 @@ class Checkpoints:
         self.done_path = folder / "done.pt"
         self.best_path = folder / "best.pt"
 
+    def begin(self, *, resume: bool) -> None:
+        """Make the folder, and remove what a kill has left half written; without ``resume`` all of an earlier run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.sweep()
+        if not resume:
+            self.clear()
+
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Write the state after ``step`` updates; older ones go once it is in place."""
         self._write(self.folder / f"checkpoint-{step:09d}.pt", content)

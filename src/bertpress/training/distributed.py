@@ -24,9 +24,14 @@ LONGEST_WAIT = timedelta(days=7)
 _alone = False
 
 
+def launched() -> int:
+    """How many processes a launcher has started, this one among them; 1 without any."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join() -> None:
     """Meet the processes that a launcher has started, if one has."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if launched() == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -30,9 +30,7 @@ class Snapshot:
     def write(self, step: int) -> None:
         """Write the state after ``step`` updates."""
         began = time.monotonic()
-        if self.trainer.is_world_process_zero():
-            self.trainer.checkpoints.save(step, self.content(step))
-        distributed.barrier()
+        distributed.by_first(lambda: self.trainer.checkpoints.save(step, self.content(step)))
         self.write_seconds = time.monotonic() - began
 
     def content(self, step: int) -> dict[str, Any]:

@@ -119,12 +119,7 @@ def train(
     _check(settings, validation, data, folder)
     checkpoints = Checkpoints(folder)
     with rng.preserved(), _threads_put_back():
-        if distributed.rank() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.sweep()
-            if not resume:
-                checkpoints.clear()
-        distributed.barrier()
+        distributed.by_first(lambda: checkpoints.begin(resume=resume))
         shown = ProgressDisplay(label, progress)
         trainer = ObjectiveTrainer(
             model,

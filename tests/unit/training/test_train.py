@@ -246,7 +246,7 @@ def test_a_run_killed_ten_times_ends_with_the_same_bits(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_distil_like_one(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     script = str(Path(__file__).with_name("distributed_run.py"))
     subprocess.run([*command, script, str(tmp_path / "two")], env=env, check=True)

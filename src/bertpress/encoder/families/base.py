@@ -48,11 +48,12 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
     "auto_map": (),
 }
+"""Fields of config.json that change the computation, and the values that we compute besides none at all."""
 
 PARTS = ("num_hidden_layers", "num_attention_heads", "num_feedforward_networks")
+"""Fields of config.json that count what is walked over."""
 MOST_PARTS = 10_000
 """Of layers, heads, networks: above all that was ever trained, below what takes long to count."""
-"""Fields of config.json that change the computation, and the values that we compute besides none at all."""
 
 BASE = frozenset({"embeddings", "embeddings_project", "encoder", "transformer", "pooler"})
 """First parts of the names that belong to the model without its head."""
