@@ -98,6 +98,24 @@ def test_a_finished_study_is_not_begun_again(finished, command):
     assert done.stderr == f"error: {out}: holds a run already; add --resume to go on with it, or choose another --out\n"
 
 
+def test_a_teacher_that_is_given_is_taken_as_it_is(command, finished, tmp_path):
+    """Its labels are in the order that it was trained with, wherever the study that made it has put them."""
+    out, *_ = finished
+    given = ["--set", f"models.0.teachers={{mine: {out}/teachers/minilm-l6/mine/run/model}}",
+             "--set", "rows=[{label: eight, recipe: linear-ptq}]"]  # fmt: skip
+    done = subprocess.run(
+        [*command[:4], *(word for word in command[4:] if "rows.0" not in word), "--out", str(tmp_path / "out"), *given],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        json.loads((folder / "runs/minilm-l6/mine/eight-0/entry.json").read_text(encoding="utf-8"))
+        for folder in (out, tmp_path / "out")
+    )
+    assert after["artifact"]["metric"] == before["artifact"]["metric"]
+    assert after["baseline"]["metric"] == before["baseline"]["metric"]
+
+
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip install 'bertpress[ray]')")
 def test_two_workers_of_ray_make_the_same_weights(command, finished, tmp_path):
     """Each a process that Ray gives one processor."""

@@ -10,12 +10,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
-from bertpress.errors import BertpressError, UserError
+from bertpress.data import load_data
+from bertpress.errors import BertpressError
 from bertpress.inputs import folder_of, model_of
 from bertpress.measure.environment import environment
 from bertpress.measure.memory import peak_resident_bytes
@@ -26,6 +28,7 @@ from bertpress.runfolder import RunFolder
 from bertpress.runner import Pressed, Request, fine_tune, pressing
 from bertpress.study.jobs import ENTRY, JOB, RUN, Job, model_in, read
 from bertpress.study.vocabulary import coverage
+from bertpress.supervision import check_teacher
 from bertpress.teacher import trained_model
 from bertpress.training import TrainSettings
 
@@ -62,10 +65,11 @@ def make_teacher(job: Job, place: Path) -> dict[str, Any]:
                 validation_limit=request.validation_limit,
             )  # fmt: skip
         else:
-            source = trained_model(model_of(job.teacher), request.task)
-            if not source.fine_tuned:
-                raise UserError(f"teacher {job.teacher}: is not fine-tuned for {job.task.name}")
-            artifact.save(source.model, tokenizer_of(source), request.task, folder, seed=job.seed)
+            given = model_of(job.teacher)
+            known = load_data(replace(request, model=given)).task
+            source = trained_model(given, known)
+            check_teacher(source, known, f"teacher {job.teacher}")
+            artifact.save(source.model, tokenizer_of(source), known, folder, seed=job.seed)
     made = artifact.load(folder)
     export(made, job)
     task = made.task
