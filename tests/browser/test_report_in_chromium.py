@@ -9,6 +9,7 @@ from bertpress.report import profile_page, run_page
 
 SAMPLES = Path(__file__).parents[1] / "unit" / "report"
 DESKTOP, PHONE = 1280, 390
+HOSTILE = "<img src=x onerror=document.title=1></title></td><script>document.title = 'owned'</script>"
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def pages(tmp_path_factory):
     profile = json.loads((SAMPLES / "profile.json").read_text(encoding="utf-8"))
     made = json.loads((SAMPLES / "packed.json").read_text(encoding="utf-8"))
     results["artifact"]["storage"], results["stages"][-1]["notes"] = made["storage"], made["notes"]
-    attacked = json.loads(json.dumps(results).replace("quick-sst2", "<img src=x onerror=document.title=1>"))
+    attacked = json.loads(json.dumps(results).replace("quick-sst2", HOSTILE))
     folder = tmp_path_factory.mktemp("pages")
     sources = {
         "run": run_page(results),
@@ -96,7 +97,12 @@ def test_a_touch_shows_the_exact_figure(browser, pages):
 
 
 def test_names_that_are_markup_do_nothing(browser, pages):
+    browser.open(pages / "run.html", width=DESKTOP)
+    scripts = browser.run("return document.scripts.length")
     browser.open(pages / "attacked.html", width=DESKTOP)
+    assert browser.run("return document.scripts.length") == scripts
+    assert browser.messages() == []
+    assert browser.run("return document.title") != "owned"
     assert browser.run("return document.images.length") == 0
     assert "smaller" in browser.run("return document.title")
     assert "<img src=x" in browser.run("return document.querySelector('.comparison').textContent")

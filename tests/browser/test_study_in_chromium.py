@@ -1,5 +1,7 @@
 """The page of a study in a real browser: it fits, it sorts, and marks of one recipe light up together."""
 
+import json
+
 import pytest
 from report.test_study_page import FRONT, STUDY
 
@@ -69,3 +71,15 @@ def test_claims_open_their_evidence(browser, page):
         return [claim.open, claim.querySelector("dl").getBoundingClientRect().height > 0];
     """)
     assert opened == [True, True]
+
+
+def test_a_label_that_is_a_script_stays_text(browser, page, tmp_path):
+    hostile = "<script>document.title = 'owned'</script>"
+    place = tmp_path / "attacked.html"
+    place.write_text(study_page(json.loads(json.dumps(BOTH).replace("gobo", hostile))), encoding="utf-8")
+    browser.open(page, width=DESKTOP)
+    scripts, title = browser.run("return [document.scripts.length, document.title]")
+    browser.open(place, width=DESKTOP)
+    assert browser.run("return [document.scripts.length, document.title]") == [scripts, title]
+    assert browser.messages() == []
+    assert hostile in browser.run("return document.querySelector('.study').textContent")
