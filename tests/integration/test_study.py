@@ -102,7 +102,8 @@ def test_a_teacher_that_is_given_is_taken_as_it_is(command, finished, tmp_path):
     """Its labels are in the order that it was trained with, wherever the study that made it has put them."""
     out, *_ = finished
     given = ["--set", f"models.0.teachers={{mine: {out}/teachers/minilm-l6/mine/run/model}}",
-             "--set", "rows=[{label: eight, recipe: linear-ptq}]"]  # fmt: skip
+             "--set", "rows=[{label: eight, recipe: linear-ptq}]",
+             "--set", f"timing.reference={out}/teachers/minilm-l6/mine/run/model"]  # fmt: skip
     done = subprocess.run(
         [*command[:4], *(word for word in command[4:] if "rows.0" not in word), "--out", str(tmp_path / "out"), *given],
         capture_output=True, text=True, check=False,
@@ -114,6 +115,9 @@ def test_a_teacher_that_is_given_is_taken_as_it_is(command, finished, tmp_path):
     )
     assert after["artifact"]["metric"] == before["artifact"]["metric"]
     assert after["baseline"]["metric"] == before["baseline"]["metric"]
+    study = json.loads((tmp_path / "out/study.json").read_text(encoding="utf-8"))
+    assert len(study["entries"][0]["artifact"]["reference"]["speedup_samples"]) == 6
+    assert all(line["reference"] > 0 for line in study["table"] if line["origin"] == "measured")
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip install 'bertpress[ray]')")

@@ -12,7 +12,7 @@ from bertpress.report.reading import Results, items, mapping, number, text
 from bertpress.report.run import environment
 from bertpress.report.sections import hint, missing
 from bertpress.report.subjects import LONGEST_LABEL
-from bertpress.report.survey_table import DASH, FACTS, cells, headings, tasks_of
+from bertpress.report.survey_table import DASH, MEASURES, cells, headings, tasks_of
 
 ROLES = {"baseline": "teacher", "artifact": "none beats it in both", "dominated": "another does"}
 COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
@@ -20,7 +20,6 @@ COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "latency": ("median latency, one text at a time", numerals.milliseconds),
 }
 ANSWERS = {"holds": "better", "does not hold here": "worse"}
-SORTED = ("size", "size_without", "peak_memory_bytes", "gpu", "cpu")
 
 
 def study_page(study: Results) -> str:
@@ -81,7 +80,7 @@ def _table(study: Results) -> Markup:
     words = (
         "Published rows are the papers' models against BERT-base on their machines; measured rows are ours against our "
         "teacher, on the machine below. Setup: A learns from text without labels, S from the task. Speed is over the "
-        "teacher on the same engine. A press on a heading sorts."
+        "teacher on the same engine, or over the study's reference in float32 on PyTorch. A press on a heading sorts."
     )
     return join(hint(words), element("div", table, class_="scroll", tabindex="0"))
 
@@ -95,8 +94,7 @@ def _notes(line: Results) -> Markup | None:
 
 def _values(line: Results, tasks: list[str]) -> Iterator[str | None]:
     """What the cells of a row are sorted by."""
-    assert FACTS[-len(SORTED) :] == SORTED
-    yield from (text(line, key) for key in ("setup", "device", *SORTED))
+    yield from (text(line, key) for key in ("setup", "device", *MEASURES))
     yield from (text(line, "scores", task) for task in tasks)
     drop = number(line, "drop")
     yield None if drop is None else str(-drop)

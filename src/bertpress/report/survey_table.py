@@ -13,7 +13,20 @@ from rich.text import Text
 from bertpress.report.numerals import significant
 from bertpress.report.plain import pipes
 
-COLUMNS = ("Setup", "Device", "Size, %", "Without embeddings, %", "Peak memory, MB", "GPU", "CPU")
+COLUMNS = (
+    "Setup",
+    "Device",
+    "Size, %",
+    "Without embeddings, %",
+    "Of BERT-base, %",
+    "Peak memory, MB",
+    "GPU",
+    "CPU",
+    "Reference",
+)
+SIZES = ("size", "size_without", "of_bert_base")
+SPEEDS = ("gpu", "cpu", "reference")
+MEASURES = (*SIZES, "peak_memory_bytes", *SPEEDS)
 FACTS = (
     "method",
     "origin",
@@ -21,11 +34,7 @@ FACTS = (
     "cite",
     "setup",
     "device",
-    "size",
-    "size_without",
-    "peak_memory_bytes",
-    "gpu",
-    "cpu",
+    *MEASURES,
 )
 DASH = "-"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -45,9 +54,9 @@ def cells(line: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
     return [
         line["setup"] or DASH,
         line["device"] or DASH,
-        *(DASH if line[key] is None else significant(line[key]) for key in ("size", "size_without")),
+        *(DASH if line[key] is None else significant(line[key]) for key in SIZES),
         DASH if memory is None else f"{memory / 1e6:,.0f}",
-        *(DASH if line[key] is None else f"{line[key]:.2f}x" for key in ("gpu", "cpu")),
+        *(DASH if line[key] is None else f"{line[key]:.2f}x" for key in SPEEDS),
         *scores,
         DASH if drop is None else f"{-drop:+.2f}" if round(drop, 2) else "0.00",
     ]

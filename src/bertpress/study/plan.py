@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bertpress import tasks
+from bertpress import artifact, tasks
 from bertpress.encoder.sources import find
 from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError, UserError
@@ -53,6 +53,24 @@ class Timing(Part):
     together: int = Field(
         6, ge=1, le=1000, description="Artifacts that are timed by turns with the teacher, each in its own process."
     )
+    reference: str | None = Field(
+        None,
+        description="Artifact of a large fine-tuned model, as BERT-base is one: everything is timed against it too, "
+        "in float32 on PyTorch, on tasks of its kind.",
+    )
+
+    def check(self, place: str) -> None:
+        """Look for what timing needs.
+
+        Raises:
+            EngineError: an engine is not installed.
+            ArtifactError: the reference is none.
+        """
+        for engine in self.engines:
+            if engine not in available():
+                raise EngineError(f"{place}.engines: {engine} is not installed")
+        if self.reference is not None:
+            artifact.load(self.reference, verify=False)
 
 
 class ModelEntry(Part):
@@ -212,9 +230,7 @@ class Plan(Part):
         Raises:
             UserError: a recipe, a model, a teacher, a folder or an engine that is not there or not usable.
         """
-        for engine in self.timing.engines:
-            if engine not in available():
-                raise EngineError(f"study {self.name}, timing.engines: {engine} is not installed")
+        self.timing.check(f"study {self.name}, timing")
         for task in self.tasks:
             task.resolve()
         for row in self.rows:

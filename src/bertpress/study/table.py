@@ -26,8 +26,9 @@ def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None], 
 
     Returns:
         Objects with ``method``, ``origin`` (published or measured), ``group``, ``cite``, ``setup``, ``device``,
-        ``size``, ``size_without``, ``peak_memory_bytes``, ``gpu``, ``cpu``, ``scores``, ``drop``, ``runs``, ``notes``;
-        None where something was not measured.  Baselines first, then groups in the survey's order.
+        ``size``, ``size_without``, ``of_bert_base``, ``peak_memory_bytes``, ``gpu``, ``cpu``, ``reference``,
+        ``scores``, ``drop``, ``runs``, ``notes``; None where something was not measured.  Baselines first, then groups
+        in the survey's order.
     """
     models = list(dict.fromkeys(entry["model"] for entry in entries))
     known = {row.method: row for row in published.ROWS}
@@ -52,8 +53,9 @@ def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None], 
 def _published(row: published.Row) -> dict[str, Any]:
     return {
         "method": row.method, "origin": "published", "group": row.group, "cite": row.cite, "setup": row.setup or None,
-        "device": row.device, "size": row.size, "size_without": row.size_without, "peak_memory_bytes": None,
-        "gpu": row.gpu, "cpu": row.cpu, "scores": row.scores, "drop": row.drop, "runs": None, "notes": list(row.notes),
+        "device": row.device, "size": row.size, "size_without": row.size_without, "of_bert_base": row.size,
+        "peak_memory_bytes": None, "gpu": row.gpu, "cpu": row.cpu, "reference": None,
+        "scores": row.scores, "drop": row.drop, "runs": None, "notes": list(row.notes),
     }  # fmt: skip
 
 
@@ -61,8 +63,10 @@ def _baseline(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, An
     scores = {entry["task"]: number(entry, "baseline", "metric", "value") for entry in entries}
     return {
         "method": entries[0]["model"], "origin": "measured", "group": "", "cite": None, "setup": None, "device": device,
-        "size": 100.0, "size_without": 100.0, "peak_memory_bytes": mean(entries, "baseline", "peak_memory_bytes"),
+        "size": 100.0, "size_without": 100.0, "of_bert_base": mean(entries, "baseline", "percent_of_bert_base"),
+        "peak_memory_bytes": mean(entries, "baseline", "peak_memory_bytes"),
         "gpu": mean(entries, "baseline", "gpu", "speedup"), "cpu": mean(entries, "baseline", "speedup"),
+        "reference": mean(entries, "baseline", "reference", "speedup"),
         "scores": scores, "drop": 0.0, "runs": None, "notes": [],
     }  # fmt: skip
 
@@ -81,9 +85,10 @@ def _measured(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, An
         "origin": "measured", "cite": text(entries[0], "recipe", "cite"), "setup": setup(entries[0]), "device": device,
         "size": average([average([run.percent for run in each]) for each in runs]),
         "size_without": average([average([run.percent_without for run in each]) for each in runs]),
+        "of_bert_base": over_tasks("engines", "torch", "percent_of_bert_base"),
         "peak_memory_bytes": over_tasks("peak_memory_bytes"), "gpu": over_tasks("gpu", "speedup"),
-        "cpu": over_tasks("speedup"), "scores": scores, "drop": over_tasks("drop", "value"), "runs": len(entries),
-        "notes": [],
+        "cpu": over_tasks("speedup"), "reference": over_tasks("reference", "speedup"), "scores": scores,
+        "drop": over_tasks("drop", "value"), "runs": len(entries), "notes": [],
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The quiet phase: once all runs have ended, their artifacts are timed by turns with the teacher they came from.
 
 Speed-up is over the teacher on the same engine, so that what an engine gains by itself is not counted for a method.
+Where the study names a reference, such as a model of BERT-base's size, there is another one over it, which counts both.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertpress import tasks
+from bertpress import artifact, tasks
 from bertpress.artifact.folder import write_file
 from bertpress.encoder.imports import load_pretrained
 from bertpress.errors import BertpressError
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import gpu_name, usable_cores
 from bertpress.measure.profile import longest_input, profile
+from bertpress.measure.statistics import paired_ratio
 from bertpress.measure.texts import Text
 from bertpress.outcome import TIMED_TEXTS, texts_of
 from bertpress.runner import Say
@@ -45,16 +47,36 @@ def time_runs(jobs: Mapping[Path, Job], teachers: Mapping[Path, Job], timing: Ti
                 chosen.setdefault(job.row.label, run)
         if not chosen or not (place / ENTRY).is_file():
             continue
-        texts = _texts(teacher)
+        texts, large = _texts(teacher), _reference(timing, teacher)
         for engine in timing.engines:
             waiting = [
-                run for run in chosen.values() if engine not in (read(run, TIMING) or {}) and _runs_on(run, engine)
+                run
+                for run in chosen.values()
+                if _runs_on(run, engine) and not _timed(run, engine, timing.reference if large else None)
             ]
             for start in range(0, len(waiting), timing.together):
                 say(f"timing on {engine}: {teacher.model.name}, {teacher.task.name}")
-                _time([place, *waiting[start : start + timing.together]], engine, texts, teacher, timing.rounds)
+                together = [place, *waiting[start : start + timing.together]]
+                _time(together, engine, texts, teacher, timing.rounds, large)
         if gpu_name() is not None:
             _time_on_gpu([place, *chosen.values()], timing.rounds)
+
+
+def _timed(run: Path, engine: str, reference: str | None) -> bool:
+    """Whether that has been done, and against this reference."""
+    known: dict[str, Any] = (read(run, TIMING) or {}).get(engine, {})
+    beside = known.get("reference", {}).get("name")
+    return bool(known) and (reference is None or "error" in known or beside == reference)
+
+
+def _reference(timing: Timing, job: Job) -> Candidate | None:
+    """What everything is also timed against, where it answers tasks of this kind."""
+    if timing.reference is None:
+        return None
+    made = artifact.load(timing.reference, verify=False)
+    if made.task is None or made.task.kind != job.task.resolve().kind:
+        return None
+    return Candidate(timing.reference, made.path)
 
 
 def _runs_on(run: Path, engine: str) -> bool:
@@ -67,12 +89,14 @@ def _texts(job: Job) -> list[Text]:
     return texts_of(task, rows.limit(TIMED_TEXTS, 0))
 
 
-def _time(places: Sequence[Path], engine: str, texts: Sequence[Text], job: Job, rounds: int) -> None:
+def _time(
+    places: Sequence[Path], engine: str, texts: Sequence[Text], job: Job, rounds: int, large: Candidate | None
+) -> None:
     """Time a teacher and some artifacts; where one of them fails, each goes with the teacher alone."""
     candidates = [Candidate(place.name, model_in(place), engine) for place in places]
     try:
         found = interleave(
-            candidates, texts, threads=job.threads or usable_cores(), rounds=rounds,
+            [*candidates, large] if large else candidates, texts, threads=job.threads or usable_cores(), rounds=rounds,
             max_length=job.task.resolve().max_length, progress=Meter("timing").advance,
         )  # fmt: skip
     except BertpressError as fault:
@@ -80,11 +104,26 @@ def _time(places: Sequence[Path], engine: str, texts: Sequence[Text], job: Job, 
             _keep(places[1], engine, {"error": str(fault)})
             return
         for place in places[1:]:
-            _time([places[0], place], engine, texts, job, rounds)
+            _time([places[0], place], engine, texts, job, rounds, large)
         return
-    for place, figures in zip(places, found, strict=True):
-        if place != places[0] or engine not in (read(place, TIMING) or {}):
+    for place, figures in zip(places, found, strict=False):
+        if large:
+            figures["reference"] = over(figures, found[-1])
+        if place != places[0] or not _timed(place, engine, large.name if large else None):
             _keep(place, engine, {key: value for key, value in figures.items() if key not in ("name", "tokens")})
+
+
+def over(figures: Mapping[str, Any], large: Mapping[str, Any]) -> dict[str, Any]:
+    """How much faster a candidate is than another, round by round, from what both are to the same baseline.
+
+    >>> over({"speedup_samples": [4.0, 8.0]}, {"speedup_samples": [0.5, 0.5], "name": "a", "latency_ms": {}})["speedup"]
+    12.0
+    """
+    ratio = paired_ratio(figures["speedup_samples"], large["speedup_samples"])
+    return {
+        "name": large["name"], "latency_ms": large["latency_ms"], "speedup": ratio.value,
+        "speedup_interval": [ratio.low, ratio.high], "speedup_samples": list(ratio.samples),
+    }  # fmt: skip
 
 
 def _keep(place: Path, engine: str, figures: Mapping[str, Any]) -> None:

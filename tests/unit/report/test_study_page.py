@@ -11,12 +11,13 @@ from bertpress.report.survey_table import as_csv, cells, latex, markdown, tasks_
 
 PUBLISHED = {
     "method": "GOBO", "origin": "published", "group": "Quantization", "cite": "Zadeh et al., 2020", "setup": "S",
-    "device": None, "size": 10.2, "size_without": 5.5, "peak_memory_bytes": None, "gpu": 1, "cpu": 1,
-    "scores": {"mnli": 83.7}, "drop": 0.9, "runs": None, "notes": ["5.5 % is doubtful"],
+    "device": None, "size": 10.2, "size_without": 5.5, "of_bert_base": 10.2, "peak_memory_bytes": None, "gpu": 1,
+    "cpu": 1, "reference": None, "scores": {"mnli": 83.7}, "drop": 0.9, "runs": None, "notes": ["5.5 % is doubtful"],
 }  # fmt: skip
 MEASURED = {
-    **PUBLISHED, "method": "gobo_3 <b>", "origin": "measured", "device": "R&D", "size": 12.345, "notes": [],
-    "peak_memory_bytes": 123_456_789, "gpu": None, "cpu": 1.0449, "scores": {"sst2": 90.04}, "drop": -0.004, "runs": 3,
+    **PUBLISHED, "method": "gobo_3 <b>", "origin": "measured", "device": "R&D", "size": 12.345, "of_bert_base": 2.56,
+    "notes": [], "peak_memory_bytes": 123_456_789, "gpu": None, "cpu": 1.0449, "reference": 43.21,
+    "scores": {"sst2": 90.04}, "drop": -0.004, "runs": 3,
 }  # fmt: skip
 TABLE = [PUBLISHED, MEASURED]
 FRONT = {
@@ -43,31 +44,35 @@ STUDY = {
 
 def test_cells_are_rounded_and_signed():
     assert tasks_of(TABLE) == ["mnli", "sst2"]
-    assert cells(PUBLISHED, tasks_of(TABLE)) == ["S", "-", "10.2", "5.50", "-", "1.00x", "1.00x", "83.7", "-", "-0.90"]
-    assert cells(MEASURED, tasks_of(TABLE)) == ["S", "R&D", "12.3", "5.50", "123", "-", "1.04x", "-", "90.0", "0.00"]
+    assert cells(PUBLISHED, tasks_of(TABLE)) == [
+        "S", "-", "10.2", "5.50", "10.2", "-", "1.00x", "1.00x", "-", "83.7", "-", "-0.90",
+    ]  # fmt: skip
+    assert cells(MEASURED, tasks_of(TABLE)) == [
+        "S", "R&D", "12.3", "5.50", "2.56", "123", "-", "1.04x", "43.21x", "-", "90.0", "0.00",
+    ]  # fmt: skip
 
 
 def test_markdown():
     title, blank, head, rule, first, second = markdown(TABLE).splitlines()
     assert (title, blank) == ("**Quantization**", "")
     assert head.startswith(
-        "| Method | Figures | Setup | Device | Size, % | Without embeddings, % | Peak memory, MB | GPU"
+        "| Method | Figures | Setup | Device | Size, % | Without embeddings, % | Of BERT-base, % | Peak memory, MB |"
     )
-    assert rule == "| --- |" + " ---: |" * 11
-    assert first == "| GOBO | published | S | - | 10.2 | 5.50 | - | 1.00x | 1.00x | 83.7 | - | -0.90 |"
+    assert rule == "| --- |" + " ---: |" * 13
+    assert first == "| GOBO | published | S | - | 10.2 | 5.50 | 10.2 | - | 1.00x | 1.00x | - | 83.7 | - | -0.90 |"
     assert second.startswith("| gobo\\_3 &lt;b&gt; | measured | S | R&amp;D | 12.3 |")
 
 
 def test_latex():
     assert latex(TABLE).splitlines() == [
-        r"\begin{tabular}{llllrrrrrrrr}",
-        r"Method & Figures & Setup & Device & Size, \% & Without embeddings, \% & Peak memory, MB & GPU & CPU & mnli & "
-        r"sst2 & Average drop \\",
+        r"\begin{tabular}{llllrrrrrrrrrr}",
+        r"Method & Figures & Setup & Device & Size, \% & Without embeddings, \% & Of BERT-base, \% & Peak memory, MB & "
+        r"GPU & CPU & Reference & mnli & sst2 & Average drop \\",
         r"\hline",
         r"\hline",
-        r"\multicolumn{12}{l}{\textit{Quantization}} \\",
-        r"GOBO & published & S & - & 10.2 & 5.50 & - & 1.00x & 1.00x & 83.7 & - & $-$0.90 \\",
-        r"gobo\_3 <b> & measured & S & R\&D & 12.3 & 5.50 & 123 & - & 1.04x & - & 90.0 & 0.00 \\",
+        r"\multicolumn{14}{l}{\textit{Quantization}} \\",
+        r"GOBO & published & S & - & 10.2 & 5.50 & 10.2 & - & 1.00x & 1.00x & - & 83.7 & - & $-$0.90 \\",
+        r"gobo\_3 <b> & measured & S & R\&D & 12.3 & 5.50 & 2.56 & 123 & - & 1.04x & 43.21x & - & 90.0 & 0.00 \\",
         r"\end{tabular}",
     ]
 
@@ -105,12 +110,14 @@ def test_rows_carry_what_they_are_sorted_by():
         "R&amp;D",
         "12.345",
         "5.5",
+        "2.56",
         "123456789",
         "1.0449",
+        "43.21",
         "90.04",
         "0.004",
     ]
-    assert page.count('<button type="button">') == 12
+    assert page.count('<button type="button">') == 14
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
 def test_a_cluster_of_two_workers(tmp_path):
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False)
     places = [tmp_path / name for name in ("one", "two", "three")]
     for place in places:
         place.mkdir()  # without a job, which the worker says in its last line
