@@ -9,14 +9,15 @@ programming over the costs of all layers, which gives the masks of the paper's l
 all neurons do, and takes measured times as they are, where the paper fits a constant and a line; swaps go on until none
 pays; the damping is a share of the mean diagonal, so that it does not depend on the number of examples.
 As in the paper, heads of the first layer get no factors, and the factors end before the first layer where one of them
-would exceed 10.
+would exceed 10.  What is ours: least squares may move whole weights and biases in place of factors, layer by layer
+likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -105,6 +106,51 @@ def factors(moment: Tensor, cross: Tensor, weight: Tensor, size: int, damping: f
     return 1 + solution
 
 
+class Sums(NamedTuple):
+    """Over all tokens, of what a linear map reads, x, and of what its output lacks, e.
+
+    Attributes:
+        tokens: how many there are.
+        x: (channels,).
+        e: (outputs,).
+        xx: (channels, channels), of ``x xᵀ``.
+        xe: (channels, outputs), of ``x eᵀ``.
+    """
+
+    tokens: int
+    x: Tensor
+    e: Tensor
+    xx: Tensor
+    xe: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, e: Tensor) -> Sums:
+        """Of (tokens, channels) and (tokens, outputs)."""
+        return cls(len(x), x.sum(0), e.sum(0), x.t() @ x, x.t() @ e)
+
+    def plus(self, other: Sums) -> Sums:
+        """Of the tokens of both."""
+        return Sums(self.tokens + other.tokens, *(one + more for one, more in zip(self[1:], other[1:], strict=True)))
+
+
+def corrections(sums: Sums, damping: float) -> tuple[Tensor, Tensor]:
+    """What to add to a map's weight D and bias d, minimising ``sum |e - D x - d|^2 + λ |D|^2``.
+
+    Args:
+        sums: of x and e.
+        damping: > 0; λ as a share of the mean variance of a channel, summed over the tokens.
+
+    Returns:
+        (outputs, channels) and (outputs,), float64.
+    """
+    x, e, xx, xe = (each.double() for each in sums[1:])
+    spread = xx - torch.outer(x, x) / sums.tokens
+    shift = damping * float(spread.diagonal().mean()) or 1.0
+    identity = torch.eye(len(spread), dtype=spread.dtype, device=spread.device)
+    weight = torch.linalg.solve(spread + shift * identity, xe - torch.outer(x, e) / sums.tokens).t()
+    return weight, (e - weight @ x) / sums.tokens
+
+
 def entering(relay: Relay, norms: Sequence[str]) -> dict[str, list[Tensor]]:
     """What enters these norms of one layer, (tokens, width) for each batch."""
     found: dict[str, list[Tensor]] = {name: [] for name in norms}
@@ -119,8 +165,8 @@ def entering(relay: Relay, norms: Sequence[str]) -> dict[str, list[Tensor]]:
     return found
 
 
-def normal_equations(relay: Relay, place: Place, aims: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """``sum x xᵀ`` and ``sum x eᵀ`` over all tokens, with e from what enters the norm to what should.
+def lacking(relay: Relay, place: Place, aims: Sequence[Tensor]) -> Sums:
+    """Of the units x, and of e from what enters the norm to what should.
 
     Args:
         relay: runs the model that is tuned.
@@ -129,28 +175,30 @@ def normal_equations(relay: Relay, place: Place, aims: Sequence[Tensor]) -> tupl
     """
     units: list[Tensor] = []
     left = iter(aims)
-    sums: list[Tensor] = []
+    sums: list[Sums] = []
 
     def compare(z: Tensor) -> None:
-        x, lack = units.pop(), next(left) - z
-        found = [x.t() @ x, x.t() @ lack]
-        sums[:] = [total + more for total, more in zip(sums, found, strict=True)] if sums else found
+        found = Sums.of(units.pop(), next(left) - z)
+        sums[:] = [sums[0].plus(found)] if sums else [found]
         raise Enough
 
     with observing(relay.model, {place.reader: units.append, place.norm: compare}):
         relay.run()
-    return sums[0], sums[1]
+    return sums[0]
 
 
 @torch.no_grad()
-def tune(model: Model, target: Model, batches: Sequence[dict[str, Tensor]], damping: float) -> int:
-    """Fold factors into the maps that read heads and neurons, from the first layer up, in place.
+def tune(
+    model: Model, target: Model, batches: Sequence[dict[str, Tensor]], damping: float, *, whole: bool = False
+) -> int:
+    """Change the maps that read heads and neurons, from the first layer up, in place.
 
     Args:
         model: has been cut.
         target: the model before.
         batches: what both read.
-        damping: see :func:`factors`.
+        damping: see :func:`factors` and :func:`corrections`.
+        whole: change weights and biases by themselves, and not by factors on the units alone.
 
     Returns:
         How many layers got theirs.
@@ -158,19 +206,24 @@ def tune(model: Model, target: Model, batches: Sequence[dict[str, Tensor]], damp
     own, theirs = Relay(model, batches), Relay(target, batches)
     found = places(model)
     for i in range(len(model.blueprint.layers)):
-        here = [place for key, place in found.items() if layer_of(key) == i and key != 0]
+        here = [place for key, place in found.items() if layer_of(key) == i and (whole or key != 0)]
         if not here:
             continue
         own.advance(i)
         theirs.advance(i)
         aims = entering(theirs, [place.norm for place in here])
         for place in here:
+            sums = lacking(own, place, aims.pop(place.norm))
+            weight = model.get_parameter(f"{place.reader}.weight")
+            if whole:
+                bias = model.get_parameter(f"{place.reader}.bias")
+                for changed, more in zip((weight, bias), corrections(sums, damping), strict=True):
+                    changed.add_(more.to(changed.dtype))
+                continue
             outer = model.get_submodule(place.reader.removesuffix(".down"))
-            sums = normal_equations(own, place, aims.pop(place.norm))
-            mask = factors(*sums, matrix(outer), place.size, damping)
+            mask = factors(sums.xx, sums.xe, matrix(outer), place.size, damping)
             if float(mask.abs().max()) > FARTHEST:
                 return i
-            weight = model.get_parameter(f"{place.reader}.weight")
             weight.mul_(mask.repeat_interleave(place.size).to(weight.dtype))
     return len(model.blueprint.layers)
 
@@ -182,8 +235,14 @@ class Fisher(Budgeted):
     requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.CALIBRATION})
 
     rearrange: bool = Field(True, description="Swap units of a layer by the information that they have together.")
-    tune: bool = Field(True, description="Put factors on the units that stay, by least squares on the layers' outputs.")
-    damping: float = Field(1e-3, gt=0, le=1, description="Holds the factors near 1; a share of the mean diagonal.")
+    tune: Literal["none", "factors", "weights"] = Field(
+        "factors",
+        description="What least squares on the layers' outputs change: nothing, a factor on each unit that stays (the "
+        "paper), or all weights and biases behind them.",
+    )
+    damping: float = Field(
+        1e-3, gt=0, le=1, description="Holds factors near 1 and weights where they were; a share of the mean diagonal."
+    )
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Choose, cut, tune.
@@ -192,6 +251,9 @@ class Fisher(Budgeted):
             RecipeError: the model cannot be cut, or the budget is too small.
         """
         self.checked(model, "prune/fisher")
+        thin = [place.reader for place in places(model).values() if place.reader.endswith(".down")]
+        if self.tune == "weights" and thin:
+            raise RecipeError(f"prune/fisher: tune=weights needs whole matrices, and {thin[0]} is one of two factors")
         batches = calibration(model, ctx, self.examples)
         choice = self.sizes(model, ctx, batches)
         gradients = task_gradients(model, ctx.task, gates(model), ctx.batches(self.examples))
@@ -207,8 +269,8 @@ class Fisher(Budgeted):
             kept = {key: rearranged(gradients[key], units) for key, units in kept.items()}
         self.note(ctx, "prune/fisher", {key: value.tolist() for key, value in fisher.items()}, kept)
         small = cut(model, kept)
-        if self.tune:
-            tuned = tune(small, model, batches, self.damping)
+        if self.tune != "none":
+            tuned = tune(small, model, batches, self.damping, whole=self.tune == "weights")
             ctx.say(f"prune/fisher tunes {tuned} of {len(model.blueprint.layers)} layers")
         return small
 

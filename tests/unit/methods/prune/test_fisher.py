@@ -12,7 +12,7 @@ from uneven_models import albert_like, mixed
 
 from bertpress.errors import RecipeError
 from bertpress.methods.budgets import cut, gates, places
-from bertpress.methods.prune.fisher import Fisher, best, factors, losses, rearranged, tune
+from bertpress.methods.prune.fisher import Fisher, Sums, best, corrections, factors, losses, rearranged, tune
 from bertpress.training.importance import task_gradients
 
 CTX = context()
@@ -72,7 +72,7 @@ def test_where_layers_are_alike_the_masks_are_those_of_the_papers_loop(keep):
     model = tiny(loud=True)
     gradients = task_gradients(model, TASK, gates(model), [BATCH])
     expected = by_the_papers_loop(model, {key: value.square().mean(0) for key, value in gradients.items()}, keep)
-    method = Fisher(keep=keep, multiple_of=1, tokens=7, rearrange=False, tune=False)
+    method = Fisher(keep=keep, multiple_of=1, tokens=7, rearrange=False, tune="none")
     kept = {key: [i for other, i in expected if other == key] for key in gradients}
     assert torch.equal(logits(method.attach(model, CTX)), logits(cut(model, kept)))
 
@@ -149,6 +149,19 @@ def test_factors_are_those_of_numpys_least_squares(size):
     assert torch.equal(factors(torch.zeros(12, 12), torch.zeros(12, 5), weight, size, 0.1), torch.ones(12 // size))
 
 
+def test_corrections_are_those_of_numpys_least_squares():
+    x, lack = random(50, 12) + 3, random(50, 5, seed=2) - 1
+    weight, bias = corrections(Sums.of(x[:20], lack[:20]).plus(Sums.of(x[20:], lack[20:])), 1e-12)
+    design = torch.cat([x, torch.ones(50, 1)], 1).double().numpy()
+    expected = np.linalg.lstsq(design, lack.double().numpy(), rcond=None)[0]
+    np.testing.assert_allclose(torch.cat([weight.t(), bias[None]]).numpy(), expected, rtol=1e-3, atol=1e-5)
+    weight, bias = corrections(Sums.of(x, lack), 1e9)
+    torch.testing.assert_close(weight, torch.zeros_like(weight), atol=1e-6, rtol=0)
+    torch.testing.assert_close(bias, lack.mean(0).double(), atol=1e-5, rtol=0)
+    nothing = corrections(Sums.of(x, torch.zeros(50, 5)), 1e-3)
+    assert not any(part.any() for part in nothing)
+
+
 def errors(model, target):
     """Squared differences of what enters each norm behind units, over real tokens."""
     found = []
@@ -186,6 +199,22 @@ def test_tuning_a_layer_never_increases_its_error(make):
         tuned.copy_(weights[readers[key]])
         assert now <= errors(small, model)[key]
         tuned.copy_(kept)
+
+
+def test_whole_weights_come_closer_than_factors_do():
+    """The first place is fitted to what never changes below it, so more freedom can only help there."""
+    model, left = tiny(loud=True), {}
+    for whole in (False, True):
+        small = cut(model, {key: range(0, place.units, 2) for key, place in places(model).items()})
+        assert tune(small, model, [INPUTS], 1e-3, whole=whole) == 3
+        left[whole] = errors(small, model)
+    assert left[True][0, 0] < left[False][0, 0]
+    assert left[True][0] < 0.5 * left[False][0]  # heads of the first layer, which get no factors
+
+
+def test_whole_weights_need_whole_matrices():
+    with pytest.raises(RecipeError, match=r"prune/fisher: tune=weights needs whole matrices, and encoder\.layers\.\d"):
+        Fisher(tune="weights", **SMALL).attach(factored(), CTX)
 
 
 def test_folded_is_masked():
@@ -228,9 +257,9 @@ def test_tuned_is_closer_than_cut_alone_and_better_than_chance():
     ctx = context()
     found = {
         tuned: float((logits(Fisher(keep=0.5, tune=tuned, **SMALL).attach(model, ctx)) - logits(model)).square().sum())
-        for tuned in (False, True)
+        for tuned in ("none", "factors", "weights")
     }
-    assert found[True] < found[False]
+    assert found["weights"] < found["factors"] < found["none"]
     assert {len(entry["kept"]) for entry in ctx.notes["heads"]} == {4}
     assert {entry["layer"] for entry in ctx.notes["neurons"]} == {0, 1, 2}
 
