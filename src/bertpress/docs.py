@@ -1,7 +1,7 @@
 """Writes the pages that follow from the code: ``python -m bertpress.docs [--check]``.
 
-Pages of methods and recipes are generated whole; pages of commands and the README keep what people wrote and have one
-block between markers replaced.
+Pages of methods and recipes are generated whole; pages of commands, that of Table 1 and the README keep what people
+wrote and have blocks between markers replaced.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import typer
 
 from bertpress.cli import app
 from bertpress.listing import methods, recipe_text, recipes
-from bertpress.report import markdown
+from bertpress.report import markdown, survey_table
+from bertpress.report.claims import claims_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_RESULTS = "results/demo.json"
+STUDY_RESULTS = "results/table1/study.json"
 _NOT_YET = "No run is recorded yet: `make demo` measures on your own machine.\n"
 _NOTICE = "<!-- written by `make docs`; change the code instead -->\n\n"
 
@@ -39,6 +41,11 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         found[path] = with_block(path, "options", command_block(name, command))
     readme = root / "README.md"
     found[readme] = with_block(readme, "results", results_block(root))
+    if (study := root / STUDY_RESULTS).is_file():
+        page = root / "docs/table1.md"
+        results = json.loads(study.read_text(encoding="utf-8"))
+        found[page] = with_block(page, "table", survey_table.markdown(results["table"]))
+        found[page] = block_in(found[page], "claims", claims_table(results))
     return found
 
 
@@ -120,9 +127,13 @@ def results_block(root: Path) -> str:
 
 def with_block(path: Path, name: str, block: str) -> str:
     """The file's text with the block between its markers replaced; markers are added where there are none."""
+    return block_in(path.read_text(encoding="utf-8") if path.is_file() else f"# bertpress {path.stem}\n", name, block)
+
+
+def block_in(text: str, name: str, block: str) -> str:
+    """A text with the block between its markers replaced; markers are added where there are none."""
     start, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
     inside = f"{start}\n\n{block}\n{end}"
-    text = path.read_text(encoding="utf-8") if path.is_file() else f"# bertpress {path.stem}\n\n{start}{end}\n"
     found = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
     return found.sub(lambda _: inside, text) if found.search(text) else f"{text.rstrip()}\n\n{inside}\n"
 

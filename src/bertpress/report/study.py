@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from bertpress.report import comparison, numerals, sections
 from bertpress.report.charts import bars
 from bertpress.report.charts.scatter import Point, scatter
+from bertpress.report.claims import difference, tally
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
-from bertpress.report.numerals import NOT_MEASURED, typeset
+from bertpress.report.numerals import typeset
 from bertpress.report.reading import Results, items, mapping, number, text
 from bertpress.report.run import environment
 from bertpress.report.sections import hint, missing
@@ -141,22 +142,12 @@ def _claims(study: Results) -> Markup:
     found = [mapping(verdict) for verdict in items(study, "claims")]
     if not found:
         return missing("Claims")
-    counts = {answer: sum(text(each, "verdict") == answer for each in found) for answer in dict.fromkeys(
-        text(each, "verdict") or "" for each in found
-    )}  # fmt: skip
-    tally = ", ".join(f"{count} {answer}" for answer, count in counts.items())
-    words = (
-        f"{tally}. A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side."
-    )
+    words = f"{tally(found)}. A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side."
     return join(hint(words), [_claim(verdict) for verdict in found])
 
 
 def _claim(verdict: Results) -> Markup:
     answer = text(verdict, "verdict") or ""
-    value, low, high = (number(verdict, key) for key in ("value", "low", "high"))
-    unit, pairs = text(verdict, "unit") or "", number(verdict, "pairs") or 0
-    bounds = "" if low is None or high is None or low == high else f" [{numerals.signed(low)}, {numerals.signed(high)}]"
-    figure = NOT_MEASURED if value is None else f"{numerals.signed(value)}{bounds} {unit}"
     better, worse = text(verdict, "claim", "better"), text(verdict, "claim", "worse")
     source = ", section ".join(filter(None, [text(verdict, "claim", "cite"), text(verdict, "claim", "section")]))
     return element(
@@ -170,8 +161,8 @@ def _claim(verdict: Results) -> Markup:
         sections.definitions([
             ("Source", source or "not recorded"),
             ("Compared", f"{better}, against {worse}" if worse else better or "not recorded"),
-            ("Difference", typeset(figure)),
-            ("Pairs or samples", f"{pairs:g}"),
+            ("Difference", typeset(difference(verdict))),
+            ("Pairs or samples", f"{number(verdict, 'pairs') or 0:g}"),
             ("Evidence", "; ".join(map(str, items(verdict, "evidence"))) or "none"),
         ]),
         class_="claim",
