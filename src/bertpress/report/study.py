@@ -142,8 +142,8 @@ def _claims(study: Results) -> Markup:
     found = [mapping(verdict) for verdict in items(study, "claims")]
     if not found:
         return missing("Claims")
-    words = f"{tally(found)}. A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side."
-    return join(hint(words), [_claim(verdict) for verdict in found])
+    rule = "A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side."
+    return join(hint(f"{tally(found)}. {rule}"), [_claim(verdict) for verdict in found])
 
 
 def _claim(verdict: Results) -> Markup:
