@@ -18,6 +18,7 @@ from bertpress.cli import app
 from bertpress.listing import methods, recipe_text, recipes
 from bertpress.report import markdown, survey_table
 from bertpress.report.claims import claims_table
+from bertpress.report.fronts import fronts_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_RESULTS = "results/demo.json"
@@ -45,6 +46,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         page = root / "docs/table1.md"
         results = json.loads(study.read_text(encoding="utf-8"))
         found[page] = with_block(page, "table", survey_table.markdown(results["table"]))
+        found[page] = block_in(found[page], "fronts", fronts_table(results))
         found[page] = block_in(found[page], "claims", claims_table(results))
     return found
 

@@ -86,7 +86,7 @@ def test_published_and_measured_rows_alternate(finished):
         ("students of several teachers", "measured"), ("eight", "measured"), ("fewer heads", "measured"),
     ]  # fmt: skip
     assert len(study["claims"]) >= 30
-    assert {front["cost"] for front in study["fronts"]} == {"size", "latency"}
+    assert {front["cost"] for front in study["fronts"]} == {"packed", "size", "latency"}
     size = next(front for front in study["fronts"] if front["cost"] == "size")
     assert not all(point["dominated"] for point in size["points"])
 
@@ -118,6 +118,24 @@ def test_a_teacher_that_is_given_is_taken_as_it_is(command, finished, tmp_path):
     study = json.loads((tmp_path / "out/study.json").read_text(encoding="utf-8"))
     assert len(study["entries"][0]["artifact"]["reference"]["speedup_samples"]) == 6
     assert all(line["reference"] > 0 for line in study["table"] if line["origin"] == "measured")
+
+
+def test_runs_of_another_study_are_taken_over(command, finished, tmp_path):
+    """None is done again; where one is added, its teacher must be theirs."""
+    out, _, study = finished
+    known = [*command, "--known", str(out / "study.json"), "--json", "--out"]
+    done = subprocess.run([*known, str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 runs are known" in done.stderr
+    again = json.loads(done.stdout)
+    assert again["table"] == study["table"]
+    assert again["claims"] == study["claims"]
+    assert not (tmp_path / "out/teachers").exists()
+    assert (tmp_path / "out" / again["entries"][0]["folder"] / "report.html").is_file()
+    more = ["--set", "teacher.epochs=1", "--set", "seeds=[0, 1]"]
+    done = subprocess.run([*known, str(tmp_path / "more"), *more], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "was compressed from another teacher for mine, which scores" in done.stderr
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (pip install 'bertpress[ray]')")

@@ -18,13 +18,19 @@ def study(
     set_: Annotated[list[str] | None, Option("--set", help="Change the study: PATH=VALUE; repeatable.")] = None,
     resume: Resume = False,
     ray: Annotated[str | None, Option("--ray", help="Address of a Ray cluster that does the runs, or auto.")] = None,
+    known: Annotated[
+        list[Path] | None,
+        Option("--known", help="study.json whose runs are taken over where they are the same; repeatable."),
+    ] = None,
     json_: Json = False,
 ) -> Answer:
     """Run many recipes on tasks and seeds, and set them beside what papers report."""
     from bertpress import api
     from bertpress.report import study_table
 
-    figures = api.study(plan, out=out, overrides=set_ or (), resume=resume, ray=ray, command=command_line(), say=say)
+    figures = api.study(
+        plan, out=out, overrides=set_ or (), resume=resume, ray=ray, known=known or (), command=command_line(), say=say
+    )
     return Answer(figures, [study_table(figures), str(out / "study.html")])
 
 

@@ -1,25 +1,18 @@
 """The page of a study: one file with its table, its Pareto fronts, the claims, and what each run has changed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from bertpress.report import comparison, numerals, sections
-from bertpress.report.charts import bars
-from bertpress.report.charts.scatter import Point, scatter
+from bertpress.report import comparison, sections
 from bertpress.report.claims import difference, tally
 from bertpress.report.document import Section, document
+from bertpress.report.fronts import fronts
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import typeset
 from bertpress.report.reading import Results, items, mapping, number, text
 from bertpress.report.run import environment
 from bertpress.report.sections import hint, missing
-from bertpress.report.subjects import LONGEST_LABEL
 from bertpress.report.survey_table import DASH, MEASURES, cells, headings, tasks_of
 
-ROLES = {"baseline": "teacher", "artifact": "none beats it in both", "dominated": "another does"}
-COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
-    "size": ("file that the engine loads", numerals.size),
-    "latency": ("median latency, one text at a time", numerals.milliseconds),
-}
 ANSWERS = {"holds": "better", "does not hold here": "worse"}
 
 
@@ -34,7 +27,7 @@ def study_page(study: Results) -> str:
     """
     parts = [
         Section("table", "Table", _table(study)),
-        Section("fronts", "What a point costs", _fronts(study)),
+        Section("fronts", "What a point costs", fronts(study)),
         Section("claims", "Claims of the literature", _claims(study)),
         Section("runs", "Runs", _runs(study)),
         Section("environment", "Environment", environment(mapping(study, "environment"))),
@@ -99,42 +92,6 @@ def _values(line: Results, tasks: list[str]) -> Iterator[str | None]:
     yield from (text(line, "scores", task) for task in tasks)
     drop = number(line, "drop")
     yield None if drop is None else str(-drop)
-
-
-def _fronts(study: Results) -> Markup:
-    """Change of the score against each cost, a plot for each task; a line of the table is one mark in all of them."""
-    charts = [chart for front in items(study, "fronts") if (chart := _front(mapping(front))) is not None]
-    if not charts:
-        return missing("Trade-offs")
-    words = (
-        "Grey: another recipe is at least as cheap and as good. Vertical bars are 95 % intervals. Pointing at a mark "
-        "shows the same recipe everywhere."
-    )
-    return join(hint(words), bars.legend(list(ROLES.items())), element("div", charts, class_="grid two"))
-
-
-def _front(front: Results) -> Markup | None:
-    task, cost = text(front, "task") or "", text(front, "cost") or ""
-    if cost not in COSTS:
-        return None
-    x_label, show = COSTS[cost]
-    level = number(front, "teacher")
-    points = [] if level is None else [Point("teacher", "baseline", level, 0.0)]
-    for each in items(front, "points"):
-        x, drop = number(each, "cost"), number(each, "drop")
-        if x is None or drop is None:
-            continue
-        name, (low, high) = text(each, "label") or "", (number(each, end) for end in ("low", "high"))
-        short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
-        worst, best = (None if end is None else -end for end in (high, low))
-        role = "dominated" if mapping(each).get("dominated") else "artifact"
-        points.append(Point(short, role, x, -drop, worst, best, link=name))
-    if not points:
-        return None
-    title = f"{task}: change against {cost}"
-    ours = sorted((point for point in points if point.role == "artifact"), key=lambda point: point.x)
-    chart = scatter(points, title=title, x_label=x_label, y_label="points", show_x=show, curve=ours)
-    return element("figure", element("figcaption", element("strong", title)), chart)
 
 
 def _claims(study: Results) -> Markup:

@@ -11,7 +11,8 @@ from bertpress.errors import BertpressError, Interrupted
 from bertpress.needs import check_one_process
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say
-from bertpress.study.jobs import ENTRY, FAILURE, Job, prepare, read, run_jobs, teacher_jobs, tidy
+from bertpress.study.jobs import ENTRY, FAILURE, Job, prepare, read, run_jobs, teacher_jobs, teacher_of, tidy
+from bertpress.study.known import needed, recall
 from bertpress.study.outputs import gathered, write
 from bertpress.study.plan import Plan
 from bertpress.study.spread import here, on_ray
@@ -25,6 +26,7 @@ def study(
     overrides: Sequence[str] = (),
     resume: bool = False,
     ray: str | None = None,
+    known: Sequence[str | Path] = (),
     command: str = "",
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def study(
         overrides: ``path=value``, such as ``limits.minutes=5``.
         resume: keep what has been finished in ``out``, and try again what has failed.
         ray: address of a Ray cluster that does the runs; None: this machine.
+        known: ``study.json`` of studies whose runs are taken over where they are the same.
         command: what repeats the study.
         say: is told what happens, a line at a time.
 
@@ -43,7 +46,8 @@ def study(
         The content of ``study.json``: ``table``, ``fronts``, ``claims``, ``entries``, ``failures`` and more.
 
     Raises:
-        UserError: something that the study names is not usable; nothing has been run then.
+        UserError: something that the study names is not usable, and nothing has been run; or what is known came from
+            another teacher.
         Interrupted: Ctrl-C; the same call with ``resume`` goes on.
         BertpressError: no run came to its end.
     """
@@ -53,19 +57,25 @@ def study(
     out = Path(out).absolute()
     folder = RunFolder.open(out, {"study": plan.name}, resume=resume)
     with alone(folder.path):
-        teachers, runs = teacher_jobs(plan, out), run_jobs(plan, out)
-        for place, job in {**teachers, **runs}.items():
+        runs = run_jobs(plan, out)
+        before = recall(known, runs)
+        teachers = needed(teacher_jobs(plan, out), runs, before)
+        new = {place: job for place, job in runs.items() if place not in before.entries}
+        if known:
+            say(f"{len(before.entries)} of {len(runs)} runs are known")
+        for place, job in {**teachers, **new}.items():
             prepare(place, job)
         folder.write("plan.json", plan.model_dump(mode="json"))
         try:
             _do(teachers, plan, ray, say)
-            ready = {place: job for place, job in runs.items() if _has_teacher(place, job)}
+            before.check_teachers(teachers)
+            ready = {place: job for place, job in new.items() if _has_teacher(place, job)}
             _do(ready, plan, ray, say)
-            time_runs(runs, teachers, plan.timing, say)
+            time_runs(new, teachers, plan.timing, say)
             profiles = profile_teachers(teachers, plan.timing.rounds, say)
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted("the study was interrupted") from None
-        found = gathered(plan, teachers, runs, profiles, command)
+        found = gathered(plan, teachers, runs, before, profiles, command)
         if not found["entries"]:
             first = found["failures"][0]
             raise BertpressError(
@@ -89,8 +99,7 @@ def _do(jobs: Mapping[Path, Job], plan: Plan, ray: str | None, say: Say) -> None
 
 def _has_teacher(place: Path, job: Job) -> bool:
     """Whether the teacher of a run was made; else the run has failed before it began."""
-    assert job.teacher is not None
-    teacher = Path(job.teacher).parents[1]
+    teacher = teacher_of(job)
     if (teacher / ENTRY).is_file() or (place / ENTRY).is_file():
         return True
     failed = read(teacher, FAILURE) or {}

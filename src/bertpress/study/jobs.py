@@ -81,6 +81,12 @@ def _absolute(path: str | None) -> str | None:
     return str(folder.absolute()) if folder is not None and folder.exists() else path
 
 
+def teacher_of(run: Job) -> Path:
+    """Folder of the job that makes the teacher of a run."""
+    assert run.teacher is not None
+    return Path(run.teacher).parents[1]
+
+
 def model_in(place: Path) -> Path:
     """The artifact that a job leaves."""
     return place / RUN / "model"

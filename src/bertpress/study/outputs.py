@@ -14,50 +14,65 @@ from bertpress.report.reading import mean, number
 from bertpress.runfolder import RunFolder
 from bertpress.study.evidence import Evidence, Run
 from bertpress.study.jobs import ENTRY, FAILURE, TIMING, Job, read
+from bertpress.study.known import Known
 from bertpress.study.pareto import dominated
 from bertpress.study.plan import Plan
 from bertpress.study.survey import weigh
 from bertpress.study.table import lines
 
-COSTS = {"size": ("weight_bytes",), "latency": ("latency_ms", "median")}
-"""What a drop is set against: keys of an artifact on its first engine."""
+COSTS = {
+    "packed": (("engines", "torch", "weight_bytes"), ("weight_bytes",)),
+    "size": (("weight_bytes",), ("weight_bytes",)),
+    "latency": (("latency_ms", "median"), ("latency_ms", "median")),
+}
+"""What a drop is set against: the packed file, the file that the first engine loads, its latency there; keys of an
+artifact and of its teacher."""
 
 
 def gathered(
     plan: Plan,
     teachers: Mapping[Path, Job],
     runs: Mapping[Path, Job],
+    known: Known,
     profiles: Mapping[str, Sequence[Mapping[str, Any]]],
     command: str,
 ) -> dict[str, Any]:
-    """Everything that a study has found so far, as ``study.json`` holds it."""
-    entries = list(_entries(teachers, runs, plan.timing.engines))
-    vocabularies = {job.task.name: (read(place, ENTRY) or {}).get("vocabulary", {}) for place, job in teachers.items()}
+    """Everything that a study has found so far, as ``study.json`` holds it: figures rounded, settings whole."""
     machine = environment(threads=plan.threads)
+    own = {place: {**entry, "device": machine["cpu"]["name"]} for place, entry in _own(teachers, runs, plan)}
+    all_entries = {**known.entries, **own}
+    entries = [
+        {**rounded(entry), "recipe": entry["recipe"], "folder": str(place.relative_to(place.parents[3]))}
+        for place in runs
+        if (entry := all_entries.get(place)) is not None
+    ]
+    seen = {job.task.name: (read(place, ENTRY) or {}).get("vocabulary", {}) for place, job in teachers.items()}
+    vocabularies = {**known.vocabularies, **seen}
+    profiles = {**known.profiles, **profiles}
     verdicts = weigh(Evidence([Run(entry) for entry in entries], profiles, vocabularies))
     rows = {row.label: row.row_of_table_1() for row in plan.rows}
-    found: dict[str, Any] = rounded({
+    figures = {
+        "table": lines(entries, rows) if entries else [],
+        "fronts": [front for cost in COSTS for front in _fronts(entries, cost)],
+        "claims": [verdict.model_dump(mode="json") for verdict in verdicts],
+        "profiles": profiles,
+        "vocabularies": vocabularies,
+    }
+    return {
         "bertpress": __version__,
         "study": plan.name,
         "summary": plan.summary,
         "command": command,
         "plan": plan.model_dump(mode="json"),
         "environment": machine,
-        "table": lines(entries, rows, machine["cpu"]["name"]) if entries else [],
-        "fronts": [front for cost in COSTS for front in _fronts(entries, cost)],
-        "claims": [verdict.model_dump(mode="json") for verdict in verdicts],
+        **rounded(figures),
         "entries": entries,
         "failures": list(_failures({**teachers, **runs})),
-        "profiles": profiles,
-        "vocabularies": vocabularies,
-    })  # fmt: skip
-    return found
+    }
 
 
-def _entries(
-    teachers: Mapping[Path, Job], runs: Mapping[Path, Job], engines: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """The entries of finished runs, with what the quiet phase measured of them and of their teachers."""
+def _own(teachers: Mapping[Path, Job], runs: Mapping[Path, Job], plan: Plan) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The entries of runs that were done here, with what the quiet phase measured of them and of their teachers."""
     clocks = {(job.model.name, job.task.name): read(place, TIMING) or {} for place, job in teachers.items()}
     for place, job in runs.items():
         if (entry := read(place, ENTRY)) is None:
@@ -66,13 +81,13 @@ def _entries(
         artifact = entry["artifact"]
         for engine, figures in artifact["engines"].items():
             figures |= timed.get(engine, {})
-        first = next((engine for engine in engines if engine in artifact["engines"]), "torch")
+        first = next((engine for engine in plan.timing.engines if engine in artifact["engines"]), "torch")
         artifact |= artifact["engines"][first]
         entry["baseline"] |= teacher.get(first, {})
         for side, clock in (("artifact", timed), ("baseline", teacher)):
             if "gpu" in clock:
                 entry[side]["gpu"] = clock["gpu"]
-        yield {**entry, "folder": str(place.relative_to(place.parents[3]))}
+        yield place, entry
 
 
 def _failures(jobs: Mapping[Path, Job]) -> Iterator[dict[str, Any]]:
@@ -83,6 +98,7 @@ def _failures(jobs: Mapping[Path, Job]) -> Iterator[dict[str, Any]]:
 
 def _fronts(entries: Sequence[Mapping[str, Any]], cost: str) -> Iterator[dict[str, Any]]:
     """Drop against a cost on each task: means over the seeds, the outermost bounds of their intervals."""
+    of_artifact, of_teacher = COSTS[cost]
     models = {entry["model"] for entry in entries}
     for task in dict.fromkeys(entry["task"] for entry in entries):
         groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -91,7 +107,7 @@ def _fronts(entries: Sequence[Mapping[str, Any]], cost: str) -> Iterator[dict[st
                 groups.setdefault((entry["label"], entry["model"]), []).append(entry)
         points = []
         for (label, model), runs in groups.items():
-            x = mean(runs, "artifact", *COSTS[cost])
+            x = mean(runs, "artifact", *of_artifact)
             if x is not None:
                 bounds = {end: [run["artifact"]["drop"][end] for run in runs] for end in ("low", "high")}
                 points.append({
@@ -100,7 +116,7 @@ def _fronts(entries: Sequence[Mapping[str, Any]], cost: str) -> Iterator[dict[st
                     "low": min(bounds["low"]), "high": max(bounds["high"]),
                 })  # fmt: skip
         beaten = dominated([(point["cost"], point["drop"]) for point in points])
-        level = next((x for e in entries if e["task"] == task and (x := number(e, "baseline", *COSTS[cost]))), None)
+        level = next((x for e in entries if e["task"] == task and (x := number(e, "baseline", *of_teacher))), None)
         yield {
             "task": task,
             "cost": cost,

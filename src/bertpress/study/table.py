@@ -16,13 +16,12 @@ from bertpress.study.evidence import Run
 OWN = "Other recipes"
 
 
-def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None], device: str) -> list[dict[str, Any]]:
+def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None]) -> list[dict[str, Any]]:
     """The rows of the table as plain data.
 
     Args:
         entries: finished runs.
         rows: the lines of the study with the published row that stands beside each.
-        device: that measured ones ran on.
 
     Returns:
         Objects with ``method``, ``origin`` (published or measured), ``group``, ``cite``, ``setup``, ``device``,
@@ -33,7 +32,7 @@ def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None], 
     models = list(dict.fromkeys(entry["model"] for entry in entries))
     known = {row.method: row for row in published.ROWS}
     found = [_published(published.BERT_BASE)]
-    found += [_baseline([entry for entry in entries if entry["model"] == model], device) for model in models]
+    found += [_baseline([entry for entry in entries if entry["model"] == model]) for model in models]
     groups = dict.fromkeys([*(row.group for row in published.ROWS), OWN])
     for group in groups:
         for label, name in rows.items():
@@ -46,7 +45,7 @@ def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None], 
                 runs = [entry for entry in entries if (entry["label"], entry["model"]) == (label, model)]
                 if runs:
                     shown = label if len(models) == 1 else f"{label}, {model}"
-                    found.append({**_measured(runs, device), "method": shown, "group": group})
+                    found.append({**_measured(runs), "method": shown, "group": group})
     return found
 
 
@@ -59,10 +58,11 @@ def _published(row: published.Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _baseline(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any]:
+def _baseline(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scores = {entry["task"]: number(entry, "baseline", "metric", "value") for entry in entries}
     return {
-        "method": entries[0]["model"], "origin": "measured", "group": "", "cite": None, "setup": None, "device": device,
+        "method": entries[0]["model"], "origin": "measured", "group": "", "cite": None, "setup": None,
+        "device": _devices(entries),
         "size": 100.0, "size_without": 100.0, "of_bert_base": mean(entries, "baseline", "percent_of_bert_base"),
         "peak_memory_bytes": mean(entries, "baseline", "peak_memory_bytes"),
         "gpu": mean(entries, "baseline", "gpu", "speedup"), "cpu": mean(entries, "baseline", "speedup"),
@@ -71,7 +71,7 @@ def _baseline(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, An
     }  # fmt: skip
 
 
-def _measured(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any]:
+def _measured(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over the seeds of each task; sizes, speed and drop then over the tasks."""
     tasks = list(dict.fromkeys(entry["task"] for entry in entries))
     by_task = [[entry for entry in entries if entry["task"] == task] for task in tasks]
@@ -82,7 +82,8 @@ def _measured(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, An
         return average([mean(each, "artifact", *path) for each in by_task])
 
     return {
-        "origin": "measured", "cite": text(entries[0], "recipe", "cite"), "setup": setup(entries[0]), "device": device,
+        "origin": "measured", "cite": text(entries[0], "recipe", "cite"), "setup": setup(entries[0]),
+        "device": _devices(entries),
         "size": average([average([run.percent for run in each]) for each in runs]),
         "size_without": average([average([run.percent_without for run in each]) for each in runs]),
         "of_bert_base": over_tasks("engines", "torch", "percent_of_bert_base"),
@@ -90,6 +91,11 @@ def _measured(entries: Sequence[Mapping[str, Any]], device: str) -> dict[str, An
         "cpu": over_tasks("speedup"), "reference": over_tasks("reference", "speedup"), "scores": scores,
         "drop": over_tasks("drop", "value"), "runs": len(entries), "notes": [],
     }  # fmt: skip
+
+
+def _devices(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Processors that they were timed on; None where nobody wrote that down."""
+    return ", ".join(dict.fromkeys(name for entry in entries if (name := text(entry, "device")))) or None
 
 
 def setup(entry: Mapping[str, Any]) -> str:

@@ -1,0 +1,174 @@
+"""What studies have found before, on this machine or another: runs that need not be done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from bertpress.errors import UserError
+from bertpress.measure.statistics import rounded
+from bertpress.methods.fields import validated
+from bertpress.study.jobs import ENTRY, Job, read, teacher_of
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class _Metric(_Part):
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+class _Teacher(_Part):
+    metric: _Metric
+
+
+class _Drop(_Part):
+    value: float
+    low: float
+    high: float
+
+
+class _Artifact(_Part):
+    metric: _Metric
+    drop: _Drop
+    engines: dict[str, dict[str, Any]]
+
+
+class _Entry(_Part):
+    label: str
+    model: str
+    task: str
+    seed: int
+    start: str
+    recipe: dict[str, Any]
+    baseline: _Teacher
+    artifact: _Artifact
+
+
+class _Plan(_Part):
+    tasks: tuple[dict[str, Any], ...]
+
+
+class _Cpu(_Part):
+    name: str
+
+
+class _Environment(_Part):
+    cpu: _Cpu
+
+
+class _Study(_Part):
+    """What of a ``study.json`` is read here; entries are kept whole."""
+
+    plan: _Plan
+    environment: _Environment
+    entries: tuple[_Entry, ...]
+    profiles: dict[str, list[dict[str, Any]]] = {}
+    vocabularies: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Known:
+    """Runs of a plan that other studies have done.
+
+    Attributes:
+        entries: by the folder that the run would have here, each with the ``source`` that it was read from.
+        profiles: of models, as :func:`bertpress.study.timing.profile_teachers` gives them.
+        vocabularies: of tasks, as :func:`bertpress.study.vocabulary.coverage` gives them.
+    """
+
+    entries: Mapping[Path, dict[str, Any]] = field(default_factory=dict)
+    profiles: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    vocabularies: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def check_teachers(self, teachers: Mapping[Path, Job]) -> None:
+        """See that what was compressed there is what is compressed here: its score and interval must be the same.
+
+        Raises:
+            UserError: a teacher scores otherwise; its runs cannot stand in one table.
+        """
+        for place, entry in self.entries.items():
+            teacher = next((each for each, job in teachers.items() if _is_of(job, entry)), None)
+            made = read(teacher, ENTRY) if teacher else None
+            if made is not None and rounded(made["metric"]) != entry["baseline"]["metric"]:
+                there, here = entry["baseline"]["metric"]["value"], made["metric"]["value"]
+                raise UserError(
+                    f"{entry['source']}: {place.name} was compressed from another teacher for {entry['task']}, which "
+                    f"scores {there:.2f}, not {here:.2f}; give that teacher, or leave --known away"
+                )
+
+
+def recall(files: Sequence[str | Path], runs: Mapping[Path, Job]) -> Known:
+    """Look up runs in the results of other studies.
+
+    A run is known if line, model, task, seed, start, recipe and limits of the data are the same.  What has been done in
+    the study's own folder is not looked up; of several files the first counts.
+
+    Args:
+        files: ``study.json`` of each.
+        runs: of the plan, by folder.
+
+    Raises:
+        UserError: a file is not there, or is no such result.
+    """
+    entries: dict[Path, dict[str, Any]] = {}
+    profiles: dict[str, list[dict[str, Any]]] = {}
+    vocabularies: dict[str, dict[str, Any]] = {}
+    for file in files:
+        study = _load(Path(file))
+        limits = {task.get("name"): _limits(task) for task in study.plan.tasks}
+        found = {_key(entry.model_dump()): entry for entry in study.entries}
+        for place, job in runs.items():
+            entry = found.get(_key(_described(job)))
+            if entry is None or place in entries or (place / ENTRY).is_file():
+                continue
+            if limits.get(job.task.name) == _limits(job.task.model_dump(mode="json")):
+                entries[place] = {**entry.model_dump(), "source": str(file), "device": study.environment.cpu.name}
+        profiles = {**study.profiles, **profiles}
+        vocabularies = {**study.vocabularies, **vocabularies}
+    return Known(entries, profiles, vocabularies)
+
+
+def needed(teachers: Mapping[Path, Job], runs: Mapping[Path, Job], known: Known) -> dict[Path, Job]:
+    """The teachers of the runs that are not known."""
+    places = {teacher_of(job) for place, job in runs.items() if place not in known.entries}
+    return {place: job for place, job in teachers.items() if place in places}
+
+
+def _load(path: Path) -> _Study:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path}: there is no such study.json, or it cannot be read") from None
+    return validated(_Study, raw, str(path))
+
+
+def _described(job: Job) -> dict[str, Any]:
+    """A run in the words of an entry."""
+    assert job.row is not None
+    return {
+        "label": job.row.label, "model": job.model.name, "task": job.task.name, "seed": job.seed,
+        "start": job.row.start, "recipe": job.recipe,
+    }  # fmt: skip
+
+
+def _key(run: Mapping[str, Any]) -> str:
+    return json.dumps([run[key] for key in ("label", "model", "task", "seed", "start", "recipe")], sort_keys=True)
+
+
+def _limits(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a task decides the outcome; where its data lie does not."""
+    return {key: value for key, value in task.items() if key != "data"}
+
+
+def _is_of(job: Job, entry: Mapping[str, Any]) -> bool:
+    return (job.model.name, job.task.name) == (entry["model"], entry["task"])
