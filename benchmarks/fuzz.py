@@ -1,4 +1,4 @@
-"""Hostile input: recipes, studies, changes, task data, weight files, manifests, tokenizers, models, results, texts.
+"""Hostile input: recipes, studies and their results, changes, task data, weight files, manifests, tokenizers, texts.
 
     python benchmarks/fuzz.py [--inputs 100000] [--only recipe weights]
 
@@ -53,7 +53,10 @@ from bertpress.encoder.grids import quantize, symmetric_grid
 from bertpress.encoder.imports import load_pretrained
 from bertpress.errors import BertpressError
 from bertpress.recipe import Recipe, shipped
-from bertpress.report import run_page
+from bertpress.report import run_page, study_page
+from bertpress.study import outputs
+from bertpress.study.jobs import run_jobs, teacher_jobs
+from bertpress.study.known import recall
 from bertpress.study.plan import Plan
 from bertpress.tasks import Task
 from bertpress.training.checkpoint import read, write_atomically
@@ -216,6 +219,7 @@ class Targets:
             "model": (self._file(self.model / "config.json"), self.read_model),
             "checkpoint": (broken_bytes(self._checkpoint()), self.read_checkpoint),
             "results": (broken_tree(results).map(as_json), self.read_results),
+            "known": (trees_and_bytes(self._known()), self.read_known),
             "texts": (st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass")), self.read_text),
         }  # fmt: skip
 
@@ -269,13 +273,45 @@ class Targets:
 
     def read_study(self, content: bytes) -> None:
         """As ``study FILE`` does before the first run; every run has a folder below the study's."""
-        from bertpress.study.jobs import run_jobs, teacher_jobs
-
         plan = Plan.load(self._put("study.yaml", content))
         plan.check()
         out = self.root / "out"
         for place in {**teacher_jobs(plan, out), **run_jobs(plan, out)}:
             assert place.resolve().is_relative_to(out.resolve() / ("teachers" if "teachers" in place.parts else "runs"))
+
+    def _plan(self) -> Plan:
+        return Plan.parse({"name": "s", "models": [str(self.model)], "tasks": ["sst2"], "rows": ["gobo"]})
+
+    def _known(self) -> dict[str, Any]:
+        """What another study found of the only run of the plan, the smallest that it can be."""
+        metric = {"name": "accuracy", "value": 90.0, "low": 88.0, "high": 92.0}
+        layer = {"heads": [0], "ffn": [8], "mixer": "attention"}
+        entry = {
+            "label": "gobo", "model": "model", "task": "sst2", "seed": 0, "start": "teacher",
+            "recipe": self._plan().rows[0].resolve().to_dict(), "folder": "runs/a",
+            "baseline": {"metric": metric, "weight_bytes": 100, "hidden_size": 8, "layers": [layer]},
+            "artifact": {
+                "metric": metric, "drop": {"value": 1.0, "low": 0.0, "high": 2.0}, "weight_bytes": 50, "macs": 5,
+                "layers": [layer], "speedup_samples": [1.0, 2.0], "latency_ms": {"median": 1.0},
+                "engines": {"torch": {"weight_bytes": 50, "weight_bytes_without_embeddings": 20}},
+            },
+        }  # fmt: skip
+        described = [task.model_dump(mode="json") for task in self._plan().tasks]
+        times = {"latency_ms": {"samples": [1.0, 2.0]}}
+        profile = {"model": "model", "device": "cpu", **times, "components": {"ffn": times, "attention": times}}
+        return {
+            "plan": {"tasks": described}, "environment": {"cpu": {"name": "a"}}, "entries": [entry],
+            "profiles": {"model": [profile, {**profile, "device": "cuda"}]}, "vocabularies": {"sst2": {"tokens": 10}},
+        }  # fmt: skip
+
+    def read_known(self, content: bytes) -> None:
+        """As ``study --known FILE`` does where it knows all runs: tables, claims, and the pages."""
+        outputs.environment = lambda **_: {"cpu": {"name": "this"}}  # else it starts git
+        plan, out = self._plan(), self.root / "out"
+        runs = run_jobs(plan, out)
+        found = outputs.gathered(plan, {}, runs, recall([self._put("study.json", content)], runs), {}, "")
+        for page in (study_page(found), *map(run_page, found["entries"])):
+            assert "<script>alert" not in page
 
     def read_change(self, content: bytes) -> None:
         """As ``--set`` does."""

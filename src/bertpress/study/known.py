@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bertpress.errors import UserError
 from bertpress.measure.statistics import rounded
-from bertpress.methods.fields import validated
 from bertpress.study.jobs import ENTRY, Job, read, teacher_of
 
 
@@ -20,11 +19,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+_Points: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
 class _Metric(_Part):
     name: str
-    value: float
-    low: float
-    high: float
+    value: _Points
+    low: _Points
+    high: _Points
 
 
 class _Teacher(_Part):
@@ -32,9 +34,9 @@ class _Teacher(_Part):
 
 
 class _Drop(_Part):
-    value: float
-    low: float
-    high: float
+    value: _Points
+    low: _Points
+    high: _Points
 
 
 class _Artifact(_Part):
@@ -54,8 +56,12 @@ class _Entry(_Part):
     artifact: _Artifact
 
 
+class _Task(_Part):
+    name: str
+
+
 class _Plan(_Part):
-    tasks: tuple[dict[str, Any], ...]
+    tasks: tuple[_Task, ...]
 
 
 class _Cpu(_Part):
@@ -125,7 +131,7 @@ def recall(files: Sequence[str | Path], runs: Mapping[Path, Job]) -> Known:
     vocabularies: dict[str, dict[str, Any]] = {}
     for file in files:
         study = _load(Path(file))
-        limits = {task.get("name"): _limits(task) for task in study.plan.tasks}
+        limits = {task.name: _limits(task.model_dump()) for task in study.plan.tasks}
         found = {_key(entry.model_dump()): entry for entry in study.entries}
         for place, job in runs.items():
             entry = found.get(_key(_described(job)))
@@ -149,7 +155,12 @@ def _load(path: Path) -> _Study:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise UserError(f"{path}: there is no such study.json, or it cannot be read") from None
-    return validated(_Study, raw, str(path))
+    try:
+        return _Study.model_validate(raw)
+    except ValidationError as fault:
+        first = fault.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: is no study.json; {place or 'the whole'}: {first['msg']}") from None
 
 
 def _described(job: Job) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def ffn_takes_time(claim: Claim, evidence: Evidence) -> Verdict:
     leads, models = [], []
     for profile in evidence.on("cpu"):
         parts, whole = _parts(profile), numbers(profile, "latency_ms", "samples")
-        others = zip(*(found for name, found in parts.items() if name != "ffn" and found), strict=True)
-        rounds = zip(parts.get("ffn", ()), others, whole, strict=True)
-        leads += [100 * (ffn - max(rest)) / total for ffn, rest, total in rounds]
+        others = zip(*(found for name, found in parts.items() if name != "ffn" and found), strict=False)
+        rounds = zip(parts.get("ffn", ()), others, whole, strict=False)
+        leads += [100 * (ffn - max(rest)) / total for ffn, rest, total in rounds if total > 0]
         models.append(text(profile, "model") or "")
     return decide(claim, leads, unit="percent of the time", evidence=models)
 
@@ -77,8 +77,8 @@ def attention_on_a_gpu(claim: Claim, evidence: Evidence) -> Verdict:
     extra = []
     for profile in profiles:
         share = (number(profile, "components", "attention", "macs") or 0.0) / (number(profile, "macs") or 1.0)
-        times = zip(_parts(profile)["attention"], numbers(profile, "latency_ms", "samples"), strict=True)
-        extra += [100 * (attention / whole - share) for attention, whole in times]
+        times = zip(_parts(profile).get("attention", ()), numbers(profile, "latency_ms", "samples"), strict=False)
+        extra += [100 * (attention / whole - share) for attention, whole in times if whole > 0]
     return decide(claim, extra, unit="percent of the time", evidence=[text(each, "model") or "" for each in profiles])
 
 

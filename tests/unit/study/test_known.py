@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from studied import ENVIRONMENT, entry
 
-from bertpress.errors import RecipeError, UserError
+from bertpress.errors import UserError
 from bertpress.runfolder import RunFolder
 from bertpress.study import outputs
 from bertpress.study.jobs import ENTRY, TIMING, run_jobs, teacher_jobs
@@ -126,18 +126,28 @@ def test_entries_stand_in_the_order_of_the_plan_in_folders_of_this_study(plan, w
     assert teacher == {"packed": 100_000, "size": 100_000, "latency": 10.0}
 
 
+def test_what_is_no_score_is_refused(plan, written, tmp_path):
+    found = made_up(plan, "gobo", "sst2")
+    found["artifact"]["drop"]["value"] = float("nan")
+    with pytest.raises(UserError, match=r"old.json: is no study.json; entries.0.artifact.drop.value: Input should be"):
+        recall([written(found)], run_jobs(plan, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "there is no such study.json, or it cannot be read"),
         ("[" * 100_000, "there is no such study.json, or it cannot be read"),
-        ("[]", "must be a mapping"),
-        ("{}", "missing"),
-        ('{"plan": {"tasks": []}, "environment": {"cpu": {"name": "x"}}, "entries": [{"label": "a"}]}', "missing"),
+        ("[]", "is no study.json; the whole: Input should be"),
+        ("{}", "is no study.json; plan: Field required"),
+        (
+            '{"plan": {"tasks": []}, "environment": {"cpu": {"name": "x"}}, "entries": [{"label": "a"}]}',
+            "entries.0.model: Field",
+        ),
     ],
 )
 def test_a_file_that_is_no_study_is_told_in_a_line(plan, tmp_path, text, said):
     path = tmp_path / "old.json"
     path.write_text(text)
-    with pytest.raises((UserError, RecipeError), match=said):
+    with pytest.raises(UserError, match=said):
         recall([path], run_jobs(plan, tmp_path))
