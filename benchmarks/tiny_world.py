@@ -81,12 +81,14 @@ def write_rows(folder: Path, kind: str = "text-classification", train: int = 48,
     return folder
 
 
-def write_model(folder: Path, kind: type[BertPreTrainedModel] = BertModel) -> Path:
-    """A transformers folder: a random BERT of two layers with its tokenizer, not fine-tuned."""
+def write_model(
+    folder: Path, kind: type[BertPreTrainedModel] = BertModel, words: Sequence[str] = WORDS, layers: int = 2
+) -> Path:
+    """A transformers folder: a random BERT with its tokenizer, not fine-tuned."""
     config = BertConfig(
-        vocab_size=len(WORDS),
+        vocab_size=len(words),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
@@ -94,5 +96,5 @@ def write_model(folder: Path, kind: type[BertPreTrainedModel] = BertModel) -> Pa
     with torch.random.fork_rng():
         torch.manual_seed(0)
         kind(config).save_pretrained(folder)
-    fast_tokenizer().save_pretrained(folder)
+    fast_tokenizer(words).save_pretrained(folder)
     return folder
