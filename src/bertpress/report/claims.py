@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from bertpress.report import numerals
 from bertpress.report.numerals import NOT_MEASURED
 from bertpress.report.plain import pipes
 from bertpress.report.reading import Results, items, mapping, number, text
 
+RATIOS = ("times", "rank correlation")
+"""Units of which a tenth is much."""
 HEADINGS = ("Claim", "Section", "Verdict", "Difference", "Pairs or samples", "Evidence")
 
 
@@ -30,8 +31,10 @@ def difference(claim: Results) -> str:
     value, low, high = (number(claim, key) for key in ("value", "low", "high"))
     if value is None:
         return NOT_MEASURED
-    bounds = "" if low is None or high is None or low == high else f" [{numerals.signed(low)}, {numerals.signed(high)}]"
-    return f"{numerals.signed(value)}{bounds} {text(claim, 'unit') or ''}".rstrip()
+    unit = text(claim, "unit") or ""
+    digits = 2 if unit in RATIOS else 1
+    bounds = "" if low is None or high is None or low == high else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"{value:+.{digits}f}{bounds} {unit}".rstrip()
 
 
 def claims_table(study: Results) -> str:

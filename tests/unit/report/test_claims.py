@@ -13,7 +13,7 @@ def test_a_table_has_a_line_for_each_claim():
     first, blank, head, rule, held, unknown = claims_table({"claims": [HELD, OPEN]}).splitlines()
     assert first == "1 holds, 1 not enough runs."
     assert (blank, head.count("|"), rule.count("|")) == ("", 7, 7)
-    assert held == "| Zeros \\| give no speed. | 4.2 | holds | +0.2 [+0.1, +0.2] times | 25 | movement; rpp |"
+    assert held == "| Zeros \\| give no speed. | 4.2 | holds | +0.16 [+0.14, +0.20] times | 25 | movement; rpp |"
     assert unknown.endswith("| not enough runs | not measured | 0 |  |")
 
 
