@@ -190,6 +190,16 @@ def test_profiles_decide():
     assert found(text, profiles={"m": [profile("cuda", 5.0, 0.5)]}).verdict == "does not hold here"
 
 
+@pytest.mark.parametrize("lost", ["latency_ms", "components"])
+@pytest.mark.parametrize(("text", "device"), [("take most of the time", "cpu"), ("On a GPU", "cuda")])
+def test_a_profile_with_a_hole_decides_nothing(text, device, lost):
+    """Results of other studies come from files."""
+    whole = profile(device, 5.0, 3.0)
+    assert found(text, profiles={"m": [{**whole, lost: None}]}).verdict == "not enough runs"
+    standing = {**whole, "latency_ms": {"samples": [0.0] * 10}}
+    assert found(text, profiles={"m": [standing]}).verdict == "not enough runs"
+
+
 def test_vocabularies_decide():
     texts = {"sst2": {"coverage": {"5000": 0.96}}}
     assert found("5,000 word pieces", vocabularies=texts).value == pytest.approx(96)
