@@ -101,6 +101,12 @@ def test_lengths_that_are_none(lengths, said, tmp_path):
         engines.load_engine("openvino", folder, 1, lengths=lengths)
 
 
+def test_positions_that_lie_before_the_first_do_not_count(tmp_path):
+    folder = exported(tmp_path, "sequence", first_position=2, pad_id=1)
+    with pytest.raises(EngineError, match=r"lengths: 23 must be in \[1, 22\]"):
+        engines.load_engine("openvino", folder, 1, lengths=(23,))
+
+
 def test_what_cannot_have_them(tmp_path):
     folder = exported(tmp_path, "sequence")
     with pytest.raises(EngineError, match="lengths: this engine has one graph for all of them"):
