@@ -19,9 +19,7 @@ Data = Annotated[Path | None, Option("--data", help="Folder of train.* and valid
 Out = Annotated[Path, Option("--out", help="Folder that is made.")]
 Seed = Annotated[int, Option("--seed", min=0, help="Decides everything random.")]
 Resume = Annotated[bool, Option("--resume", help="Go on with the run in --out.")]
-Threads = Annotated[
-    int | None, Option("--threads", min=1, help="At most so many, of whatever is timed; all cores otherwise.")
-]
+Threads = Annotated[int | None, Option("--threads", min=1, help="Of whatever is timed; all cores otherwise.")]
 RunsOn = Annotated[Engine, Option("--engine", help="What runs the artifact.")]
 Speed = Annotated[
     float | None, Option("--speed", help="Of early exits: 0 runs all layers, 1 leaves at the first exit; else its own.")

@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
 
 from bertpress.encoder.exit_specs import SEGMENT
-from bertpress.engines.base import Engine, Halves, Loader, Part, Whole
+from bertpress.engines.base import Engine, Halves, Loader
 from bertpress.engines.lengths import with_lengths
-from bertpress.engines.one_thread import few_on_one
 from bertpress.engines.staged import Staged, blueprint_of, own_speed
 from bertpress.errors import EngineError
-from bertpress.measure.environment import usable_cores
 
 __all__ = ["NAMES", "Engine", "Halves", "available", "load_engine", "load_halves"]
 
@@ -41,8 +38,7 @@ def load_engine(
     Args:
         name: one of :data:`NAMES`.
         folder: of an artifact; ``torch`` runs plain transformers folders too.
-        threads: at most so many; None: all cores.  Few tokens run on one where that is faster
-            (:mod:`bertpress.engines.one_thread`).
+        threads: None: all cores.
         speed: of a model with early exits, 0 (all layers) to 1 (out at the first exit that the rule allows); None: the
             artifact's own.
         lengths: a single text is padded to the next of these numbers of tokens, each of which has a graph of its own,
@@ -63,9 +59,9 @@ def load_engine(
     elif speed is None:
         speed = own_speed(place, blueprint)
     if not speed or blueprint is None:
-        (whole,) = _parts(engine, place, None, threads)
-        return with_lengths(cast("Whole", whole), [whole], lengths, graphs)
-    parts = _parts(engine, place, [SEGMENT.format(number) for number in range(len(blueprint.exits))], threads)
+        whole = engine.load(place, threads)
+        return with_lengths(whole, [whole], lengths, graphs)
+    parts = engine.load_parts(place, [SEGMENT.format(number) for number in range(len(blueprint.exits))], threads)
     return with_lengths(Staged(parts, blueprint, speed), parts, lengths, graphs)
 
 
@@ -75,16 +71,7 @@ def load_halves(name: str, folder: str | Path, threads: int | None = None) -> Ha
     Raises:
         EngineError: as there, or the model is none of these.
     """
-    return Halves(*_parts(_loader(name), Path(folder), ("lower", "upper"), threads))
-
-
-def _parts(engine: type[Loader], folder: Path, names: Sequence[str] | None, threads: int | None) -> list[Part]:
-    """Parts of a model by name, or the whole of it as the only one; few tokens run on one thread where that pays."""
-
-    def load(threads: int | None) -> Sequence[Part]:
-        return [engine.load(folder, threads)] if names is None else engine.load_parts(folder, names, threads)
-
-    return few_on_one(load(threads), lambda: load(1), threads or usable_cores())
+    return Halves(*_loader(name).load_parts(Path(folder), ("lower", "upper"), threads))
 
 
 def _loader(name: str) -> type[Loader]:

@@ -55,15 +55,11 @@ class Engine(Protocol):
         """Bytes of the files that were loaded."""
 
 
-class Whole(Engine, Part, Protocol):
-    """A model that is one part."""
-
-
 class Loader(Protocol):
     """How an engine loads a model folder."""
 
     @classmethod
-    def load(cls, folder: Path, threads: int | None = None) -> Whole:
+    def load(cls, folder: Path, threads: int | None = None) -> Engine:
         """Load the model of ``folder``, to run on so many threads (None: all cores).
 
         Raises:

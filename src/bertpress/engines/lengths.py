@@ -78,7 +78,7 @@ def with_lengths(engine: Engine, parts: Sequence[object], lengths: Sequence[int]
     fixable = [part for part in parts if isinstance(part, Fixable)]
     if len(fixable) < len(parts):
         raise EngineError("lengths: this engine has one graph for all of them; openvino can have others beside it")
-    pad_id, positions = padding_of(folder / METADATA)
+    pad_id, positions = _padding(folder / METADATA)
     for length in lengths:
         if length < 1 or 0 < positions < length:
             raise EngineError(f"lengths: {length} must be in [1, {positions or 'any'}]")
@@ -90,12 +90,8 @@ def with_lengths(engine: Engine, parts: Sequence[object], lengths: Sequence[int]
     return FixedLengths(engine, sorted(lengths), pad_id)
 
 
-def padding_of(path: Path) -> tuple[int, int]:
-    """Padding id and positions, 0 where a model can have any, from the metadata of an export.
-
-    Raises:
-        EngineError: they are not there.
-    """
+def _padding(path: Path) -> tuple[int, int]:
+    """Padding id, and positions, 0 where a model can have any."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return int(found["pad_id"]), int(found["positions"] or 0)

@@ -35,9 +35,8 @@ class OnnxRuntime:
         except Exception as error:  # its errors share no base class but this
             reason = " ".join(str(error).split())[:200]
             raise EngineError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
-        known = {port.name: port.shape for port in self._session.get_inputs()}
+        known = {port.name for port in self._session.get_inputs()}
         self.inputs = tuple(name for name in (*INPUTS, STATES) if name in known)
-        self.hidden = int(known[STATES][2]) if STATES in known else 0
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> OnnxRuntime:

@@ -44,9 +44,8 @@ class OpenVINO:
             if not file.read(64).lstrip().startswith(b"<?xml"):  # else OpenVINO loads a reader for every other format
                 raise EngineError(f"{path}: OpenVINO cannot load it (it is no XML)")
         self._compiled = self._compile()
-        known = {port.any_name: port.partial_shape for port in self._compiled.inputs}
+        known = {port.any_name for port in self._compiled.inputs}
         self.inputs = tuple(name for name in (*INPUTS, STATES) if name in known)
-        self.hidden = known[STATES][2].get_length() if STATES in known else 0
         self._request, self._turn = self._compiled.create_infer_request(), threading.Lock()
         self._fixed: dict[int, Any] = {}
 

@@ -15,8 +15,6 @@ from bertpress import engines
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.engines.base import inputs_of
-from bertpress.engines.onnxruntime import OnnxRuntime
-from bertpress.engines.openvino import OpenVINO
 from bertpress.errors import EngineError
 from bertpress.export import onnx, openvino
 
@@ -71,11 +69,11 @@ def test_threads_are_really_set(folder):
     finally:
         torch.set_num_threads(before)
     for count in (1, 2):
-        openvino, onnxruntime = (OpenVINO.load(folder, count), OnnxRuntime.load(folder, count))
-        compiled = openvino._compiled
+        compiled = engines.load_engine("openvino", folder, count)._compiled
         assert compiled.get_property("INFERENCE_NUM_THREADS") == count
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-        assert onnxruntime._session.get_session_options().intra_op_num_threads == count
+        session = engines.load_engine("onnxruntime", folder, count)._session
+        assert session.get_session_options().intra_op_num_threads == count
     with pytest.raises(EngineError, match="threads=0 must be at least 1"):
         engines.load_engine("openvino", folder, 0)
 
