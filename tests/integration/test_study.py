@@ -132,7 +132,7 @@ def test_runs_of_another_study_are_taken_over(command, finished, tmp_path):
     assert again["claims"] == study["claims"]
     assert not (tmp_path / "out/teachers").exists()
     assert (tmp_path / "out" / again["entries"][0]["folder"] / "report.html").is_file()
-    more = ["--set", "teacher.epochs=1", "--set", "seeds=[0, 1]"]
+    more = ["--set", "teacher.learning_rate=1e-7", "--set", "seeds=[0, 1]"]
     done = subprocess.run([*known, str(tmp_path / "more"), *more], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "was compressed from another teacher for mine, which scores" in done.stderr
