@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -122,7 +123,8 @@ def test_a_teacher_that_is_given_is_taken_as_it_is(command, finished, tmp_path):
 
 def test_runs_of_another_study_are_taken_over(command, finished, tmp_path):
     """None is done again; where one is added, its teacher must be theirs."""
-    out, _, study = finished
+    out, _, found = finished
+    study = deepcopy(found)
     known = [*command, "--known", str(out / "study.json"), "--json", "--out"]
     done = subprocess.run([*known, str(tmp_path / "out")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -132,8 +134,12 @@ def test_runs_of_another_study_are_taken_over(command, finished, tmp_path):
     assert again["claims"] == study["claims"]
     assert not (tmp_path / "out/teachers").exists()
     assert (tmp_path / "out" / again["entries"][0]["folder"] / "report.html").is_file()
-    more = ["--set", "teacher.learning_rate=1e-7", "--set", "seeds=[0, 1]"]
-    done = subprocess.run([*known, str(tmp_path / "more"), *more], capture_output=True, text=True, check=False)
+    for entry in study["entries"]:
+        entry["baseline"]["metric"]["value"] += 1.0
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(study), encoding="utf-8")
+    words = ["--known", str(other), "--out", str(tmp_path / "more"), "--set", "seeds=[0, 1]"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "was compressed from another teacher for mine, which scores" in done.stderr
 

@@ -10,13 +10,13 @@ from bertpress.report import numerals
 from bertpress.report.charts import bars
 from bertpress.report.charts.scatter import Point, scatter
 from bertpress.report.document import Section, document
+from bertpress.report.fronts import ROLES
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import NOT_MEASURED, interval, points, typeset
 from bertpress.report.reading import Results, items, mapping, number, text
 from bertpress.report.run import environment
 from bertpress.report.sections import definitions, hint, missing
 
-ROLES = {"baseline": "teacher", "artifact": "none beats it in both", "dominated": "another does"}
 COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "latency": ("predicted latency, one text at a time", numerals.milliseconds),
     "size": ("bytes of the artifact", numerals.size),

@@ -57,6 +57,14 @@ class Job(BaseModel):
             return f"teacher of {self.model.name} for {self.task.name}"
         return f"{self.row.label}, {self.model.name}, {self.task.name}, seed {self.seed}"
 
+    def described(self) -> dict[str, Any]:
+        """A run as its entry begins, wherever it was done."""
+        assert self.row is not None
+        return {
+            "label": self.row.label, "model": self.model.name, "task": self.task.name, "seed": self.seed,
+            "start": self.row.start, "recipe": self.recipe,
+        }  # fmt: skip
+
     def identity(self) -> dict[str, Any]:
         """What decides the outcome."""
         unimportant: dict[str, Any] = {"model": {"teachers"}, "row": {"published", "models", "tasks"}, "threads": True}

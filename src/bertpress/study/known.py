@@ -22,26 +22,23 @@ class _Part(BaseModel):
 _Points: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class _Metric(_Part):
-    name: str
+class _Interval(_Part):
     value: _Points
     low: _Points
     high: _Points
+
+
+class _Metric(_Interval):
+    name: str
 
 
 class _Teacher(_Part):
     metric: _Metric
 
 
-class _Drop(_Part):
-    value: _Points
-    low: _Points
-    high: _Points
-
-
 class _Artifact(_Part):
     metric: _Metric
-    drop: _Drop
+    drop: _Interval
     engines: dict[str, dict[str, Any]]
 
 
@@ -102,15 +99,17 @@ class Known:
         Raises:
             UserError: a teacher scores otherwise; its runs cannot stand in one table.
         """
-        for place, entry in self.entries.items():
-            teacher = next((each for each, job in teachers.items() if _is_of(job, entry)), None)
-            made = read(teacher, ENTRY) if teacher else None
-            if made is not None and rounded(made["metric"]) != entry["baseline"]["metric"]:
-                there, here = entry["baseline"]["metric"]["value"], made["metric"]["value"]
-                raise UserError(
-                    f"{entry['source']}: {place.name} was compressed from another teacher for {entry['task']}, which "
-                    f"scores {there:.2f}, not {here:.2f}; give that teacher, or leave --known away"
-                )
+        for teacher, job in teachers.items():
+            if (made := read(teacher, ENTRY)) is None:
+                continue
+            for place, entry in self.entries.items():
+                there, here = entry["baseline"]["metric"], rounded(made["metric"])
+                if (entry["model"], entry["task"]) == (job.model.name, job.task.name) and there != here:
+                    raise UserError(
+                        f"{entry['source']}: {place.name} was compressed from another teacher for {entry['task']}, "
+                        f"which scores {there['value']:.2f}, not {here['value']:.2f}; give that teacher, or leave "
+                        "--known away"
+                    )
 
 
 def recall(files: Sequence[str | Path], runs: Mapping[Path, Job]) -> Known:
@@ -132,13 +131,13 @@ def recall(files: Sequence[str | Path], runs: Mapping[Path, Job]) -> Known:
     for file in files:
         study = _load(Path(file))
         limits = {task.name: _limits(task.model_dump()) for task in study.plan.tasks}
-        found = {_key(entry.model_dump()): entry for entry in study.entries}
+        found = {_key(entry): entry for entry in map(_Entry.model_dump, study.entries)}
         for place, job in runs.items():
-            entry = found.get(_key(_described(job)))
+            entry = found.get(_key(job.described()))
             if entry is None or place in entries or (place / ENTRY).is_file():
                 continue
             if limits.get(job.task.name) == _limits(job.task.model_dump(mode="json")):
-                entries[place] = {**entry.model_dump(), "source": str(file), "device": study.environment.cpu.name}
+                entries[place] = {**entry, "source": str(file), "device": study.environment.cpu.name}
         profiles = {**study.profiles, **profiles}
         vocabularies = {**study.vocabularies, **vocabularies}
     return Known(entries, profiles, vocabularies)
@@ -163,15 +162,6 @@ def _load(path: Path) -> _Study:
         raise UserError(f"{path}: is no study.json; {place or 'the whole'}: {first['msg']}") from None
 
 
-def _described(job: Job) -> dict[str, Any]:
-    """A run in the words of an entry."""
-    assert job.row is not None
-    return {
-        "label": job.row.label, "model": job.model.name, "task": job.task.name, "seed": job.seed,
-        "start": job.row.start, "recipe": job.recipe,
-    }  # fmt: skip
-
-
 def _key(run: Mapping[str, Any]) -> str:
     return json.dumps([run[key] for key in ("label", "model", "task", "seed", "start", "recipe")], sort_keys=True)
 
@@ -179,7 +169,3 @@ def _key(run: Mapping[str, Any]) -> str:
 def _limits(task: Mapping[str, Any]) -> dict[str, Any]:
     """What of a task decides the outcome; where its data lie does not."""
     return {key: value for key, value in task.items() if key != "data"}
-
-
-def _is_of(job: Job, entry: Mapping[str, Any]) -> bool:
-    return (job.model.name, job.task.name) == (entry["model"], entry["task"])

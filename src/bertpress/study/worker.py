@@ -104,12 +104,7 @@ def run(job: Job, place: Path) -> dict[str, Any]:
         outcome["artifact"] |= {"hidden_size": made.artifact.blueprint.hidden_size, "errors": errors}
         return {
             "bertpress": __version__,
-            "label": job.row.label,
-            "model": job.model.name,
-            "task": job.task.name,
-            "seed": job.seed,
-            "start": job.row.start,
-            "recipe": job.recipe,
+            **job.described(),
             **outcome,
             "stages": made.stages,
             **spent,

@@ -140,6 +140,7 @@ def test_what_is_no_score_is_refused(plan, written, tmp_path):
         ("[" * 100_000, "there is no such study.json, or it cannot be read"),
         ("[]", "is no study.json; the whole: Input should be"),
         ("{}", "is no study.json; plan: Field required"),
+        ('{"plan": {"tasks": [{"name": [1]}]}}', "is no study.json; plan.tasks.0.name: Input should be"),
         (
             '{"plan": {"tasks": []}, "environment": {"cpu": {"name": "x"}}, "entries": [{"label": "a"}]}',
             "entries.0.model: Field",
