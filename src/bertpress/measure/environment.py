@@ -149,13 +149,17 @@ def gpu_name() -> str | None:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this runs from, with ``+`` when it has changes; None without one."""
+    """Commit of the checkout that this runs from; None without one.
+
+    Changes are marked by ``+``, but not those in ``results``: benchmarks write there while they run.
+    """
     here = Path(__file__).resolve().parent
     found = _output("git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name)
     head = _output("git", "-C", str(here), "rev-parse", "HEAD") if found else None
     if not head:
         return None
-    changed = _output("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
+    but_results = (":(top)", ":(top,exclude)results")
+    changed = _output("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no", "--", *but_results)
     return f"{head}+" if changed else head
 
 

@@ -1,6 +1,7 @@
 import getpass
 import json
 import socket
+import subprocess
 
 import pytest
 
@@ -61,3 +62,25 @@ def test_without_proc(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_output", lambda *command: answers.get(command[-1]))
     assert module.cpu_features() == {"dotprod"}
     assert module.cpu_name() == "Apple M2"
+
+
+def test_commit_is_marked_for_changes_but_not_for_results(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ("-c", "user.name=n", "-c", "user.email=n@example.org")
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True)
+
+    code, result = tmp_path / "src/code.py", tmp_path / "results/speed.json"
+    for path in (code, result):
+        path.parent.mkdir()
+        path.write_text("1")
+    monkeypatch.setattr(module, "__file__", str(code))
+    assert module.commit() is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = module.commit()
+    assert len(clean) == 40
+    result.write_text("2")
+    assert module.commit() == clean
+    code.write_text("2")
+    assert module.commit() == f"{clean}+"
