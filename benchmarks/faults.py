@@ -12,7 +12,8 @@ Then faults are injected: a disk on which no file may grow beyond some size, a d
 be written (where such may be mounted), a folder that must not be written (where the user is not root), a second
 process at the same place, and a clock that jumps by up to a year, forth and back, whenever it is asked.
 
-Kills that were tried are kept in results/reliability.json, so that a run goes on where it was stopped.
+Kills that were tried are kept in results/reliability.json, each with its commit, so that a run goes on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from tiny_world import write_model, write_rows
 from bertpress import artifact
 from bertpress.artifact.manifest import WEIGHTS, hash_file
 from bertpress.errors import BertpressError
+from bertpress.measure.environment import commit
 
 SHORT = {"epochs": 1.0, "max_steps": 6, "batch_size": 8, "precision": "float32"}
 CACHING = {
@@ -156,7 +158,7 @@ def disturb(
     shutil.rmtree(out, ignore_errors=True)
     return {
         "command": name, "number": number, "instant_s": instant, "killed": killed, "repeated_s": seconds,
-        "wrong": wrong or ("" if same else "other bytes"), "survived": same and not wrong,
+        "wrong": wrong or ("" if same else "other bytes"), "survived": same and not wrong, "commit": commit(),
     }  # fmt: skip
 
 

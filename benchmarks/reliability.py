@@ -7,8 +7,8 @@
 ``stream`` feeds texts to ``bertpress predict`` and samples the resident memory of that process.  ``drift`` compresses
 one tiny model again and again in one process and samples its memory after each run.  ``recipes`` runs each shipped
 recipe twice with the same seed, each time in a process of its own, and compares the bytes of model.safetensors; it
-keeps what it has found and goes on there.  benchmarks/faults.py and benchmarks/fuzz.py write into the same file,
-results/reliability.json, a part each.
+keeps what it has found, each with its commit, and goes on there.  benchmarks/faults.py and benchmarks/fuzz.py write
+into the same file, results/reliability.json, a part each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from transformers import BertForMaskedLM
 
 from bertpress.artifact.folder import write_file
 from bertpress.artifact.manifest import hash_file
-from bertpress.measure.environment import environment
+from bertpress.measure.environment import commit, environment
 
 RESULTS = Path("results/reliability.json")
 TINY = {"epochs": 1.0, "max_examples": 16, "max_steps": 4, "batch_size": 8, "precision": "float32"}
@@ -193,9 +193,9 @@ def twice(name: str, root: Path) -> dict[str, Any]:
         done = subprocess.run(line, env=QUIET, check=False, capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.strip().splitlines()[-1:] or [""]
-            return {"ran": False, "said": said[0], "status": done.returncode}
+            return {"ran": False, "said": said[0], "status": done.returncode, "commit": commit()}
         digests.append(hash_file(out / "model/model.safetensors").sha256)
-    return {"ran": True, "same": digests[0] == digests[1], "sha256": digests}
+    return {"ran": True, "same": digests[0] == digests[1], "sha256": digests, "commit": commit()}
 
 
 def recipes(options: argparse.Namespace) -> int:
