@@ -99,7 +99,10 @@ def _claims(study: Results) -> Markup:
     found = [mapping(verdict) for verdict in items(study, "claims")]
     if not found:
         return missing("Claims")
-    rule = "A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side."
+    rule = (
+        "A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side, does not if it "
+        "lies on the other, and needs more runs if it lies on both."
+    )
     return join(hint(f"{tally(found)}. {rule}"), [_claim(verdict) for verdict in found])
 
 

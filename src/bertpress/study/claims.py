@@ -1,8 +1,8 @@
 """Claims of the literature, checked on our own runs: paired scores in, a verdict out.
 
 Most claims say that one way beats another at equal size.  A pair is two runs that differ in nothing else: the same
-task, seed, and number of layers or parameters.  The verdict follows from the bootstrap interval of the mean difference.
-One claim is of a vocabulary, and needs texts alone.
+task, seed, and number of layers or parameters.  The verdict follows from the bootstrap interval of the mean difference:
+one that lies on both sides leaves the claim open.  One claim is of a vocabulary, and needs texts alone.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Verdict(BaseModel):
         value: mean difference, positive for the claim; None without pairs.
         low: of its 95 % interval; None where there are too few pairs.
         high: likewise.
-        verdict: it holds if the whole interval lies on its side.
+        verdict: it holds, or does not, if the whole interval lies on one side; else more runs are needed.
         unit: of the difference.
         evidence: what was looked at, in words.
     """
@@ -144,14 +144,22 @@ def decide(
         mean = sum(differences) / pairs if pairs else None
         return Verdict(claim=claim, pairs=pairs, value=mean, verdict="not enough runs", **told)
     value, low, high = mean_interval(differences, seed=seed, confidence=confidence)
-    return Verdict(claim=claim, pairs=pairs, value=value, low=low, high=high, verdict=_answer(low > above), **told)
+    return Verdict(claim=claim, pairs=pairs, value=value, low=low, high=high, verdict=judged(low, high, above), **told)
 
 
 def settled(claim: Claim, value: float, true: bool, *, unit: str, evidence: Sequence[str] = ()) -> Verdict:
     """The verdict on a claim that follows from a shape alone: there is nothing to draw again."""
     told = {"unit": unit, "evidence": tuple(evidence)}
-    return Verdict(claim=claim, pairs=1, value=value, low=value, high=value, verdict=_answer(true), **told)
+    answer: Answer = "holds" if true else "does not hold here"
+    return Verdict(claim=claim, pairs=1, value=value, low=value, high=value, verdict=answer, **told)
 
 
-def _answer(true: bool) -> Answer:
-    return "holds" if true else "does not hold here"
+def judged(low: float, high: float, above: float = 0.0) -> Answer:
+    """What an interval says of the claim that a value lies above another.
+
+    >>> judged(0.1, 0.9), judged(-0.9, -0.1), judged(-0.1, 0.9)
+    ('holds', 'does not hold here', 'not enough runs')
+    """
+    if low > above:
+        return "holds"
+    return "does not hold here" if high <= above else "not enough runs"

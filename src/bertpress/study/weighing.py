@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from bertpress.measure.statistics import median_interval
-from bertpress.study.claims import Claim, Verdict, decide
+from bertpress.study.claims import Claim, Verdict, decide, judged
 from bertpress.study.evidence import Cell, Evidence, Run
 
 Which: TypeAlias = "Callable[[Run], Any]"
@@ -114,8 +114,8 @@ def _clocks(claim: Claim, evidence: Evidence, which: Which, judge: Callable[[flo
     if verdict.low is None:
         return verdict
     low, high = median_interval(values)
-    holds = "holds" if low > 0 else "does not hold here"
-    return verdict.model_copy(update={"value": float(np.median(values)), "low": low, "high": high, "verdict": holds})
+    found = {"value": float(np.median(values)), "low": low, "high": high, "verdict": judged(low, high)}
+    return verdict.model_copy(update=found)
 
 
 def outpaces(claim: Claim, evidence: Evidence, better: Which, worse: Which, near: Near) -> Verdict:
@@ -141,7 +141,7 @@ def outpaces(claim: Claim, evidence: Evidence, better: Which, worse: Which, near
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Verdict(
         claim=claim, pairs=len(compared), value=_percent(value), low=_percent(low), high=_percent(high), unit="percent",
-        verdict="holds" if low > 0 else "does not hold here", evidence=tuple(compared),
+        verdict=judged(low, high), evidence=tuple(compared),
     )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def ranks_agree(
     low, high = (float(bound) for bound in np.percentile(drawn, [2.5, 97.5]))
     return Verdict(
         claim=claim, pairs=len(values), value=_spearman(values), low=low, high=high, unit="rank correlation",
-        verdict="holds" if low > least else "does not hold here", evidence=tuple(evidence),
+        verdict=judged(low, high, least), evidence=tuple(evidence),
     )  # fmt: skip
 
 
