@@ -100,8 +100,8 @@ def _claims(study: Results) -> Markup:
     if not found:
         return missing("Claims")
     rule = (
-        "A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side, does not if it "
-        "lies on the other, and needs more runs if it lies on both."
+        "A claim holds if its whole 95 % interval, over runs that differ in nothing else, lies on its side, does not "
+        "if it lies on the other, and needs more runs if it lies on both."
     )
     return join(hint(f"{tally(found)}. {rule}"), [_claim(verdict) for verdict in found])
 
