@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from scipy.optimize import nnls
 from typing_extensions import Unpack
 
 from bertpress import tasks
-from bertpress.advice.facts import Machine, Need, Speed, Target, TaskFacts, comes_again, limit_of
+from bertpress.advice.facts import Machine, Need, Speed, Target, TaskFacts, Terms, comes_again, limit_of
 from bertpress.advice.rules import Advice
 from bertpress.advice.rules import advise as advised
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.imports import load_pretrained
-from bertpress.encoder.subnetworks import obstacle
+from bertpress.encoder.subnetworks import obstacle, subnetwork
 from bertpress.engines import available
 from bertpress.inputs import TaskOptions, folder_of, model_of, task_of
 from bertpress.measure.environment import environment, gpu_name, int8_is_fast, usable_cores
@@ -27,8 +28,12 @@ from bertpress.tasks import Rows, Task
 
 READ = 1000
 """Rows whose lengths are looked at."""
-TIMED = (1, 3)
-"""Layers of the graphs that are timed; of more, time goes by arithmetic."""
+TIMED = (1, 4)
+"""Layers of the graphs that are timed."""
+NARROW = 0.4
+"""Width of the layers of half of them: narrow layers take longer than by their arithmetic."""
+PASSES = 3
+"""How often all of them are timed, by turns: what else the machine does comes and goes."""
 
 
 def advise(
@@ -111,10 +116,16 @@ def this_machine(device: str, shape: Blueprint, tokens: int) -> Machine:
 
 
 def measured(shape: Blueprint, tokens: int) -> Speed:
-    """Milliseconds by arithmetic, from random weights in the shape of some of the model's layers."""
-    shapes = [bare(shape).with_layers(shape.layers[:1] * count) for count in TIMED]
-    giga = [sum(each.macs(tokens).values()) / 1e9 for each in shapes]
-    floats = [of_model(each, tokens) for each in shapes]
-    integers = [of_graph(each, tokens) for each in shapes] if "openvino" in available() else floats
-    slopes = [max(0.0, float(np.polyfit(giga, times, 1)[0])) for times in (floats, integers)]
-    return Speed(max(0.0, integers[-1] - slopes[1] * giga[-1]), *slopes)
+    """What a call, a layer and arithmetic take, from random weights in the shape of some of the model's layers."""
+    narrow = subnetwork(shape, width=NARROW)[0].of(shape.layers[0])
+    shapes = [bare(shape).with_layers((layer,) * count) for layer in (shape.layers[0], narrow) for count in TIMED]
+    parts = np.array([[1.0, len(each.layers), sum(each.macs(tokens).values()) / 1e9] for each in shapes])
+
+    def terms(clock: Callable[[Blueprint, int], float]) -> Terms:
+        """Of least squares on the ratios of expected and measured times, none below 0."""
+        times = np.median([[clock(each, tokens) for each in shapes] for _ in range(PASSES)], axis=0)
+        return Terms(*nnls(parts / times[:, None], np.ones(len(times)))[0].tolist())
+
+    floats = terms(of_model)
+    integers = terms(of_graph) if "openvino" in available() else floats
+    return Speed(floats, integers)

@@ -15,22 +15,39 @@ UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "ms": 1.0, "s": 1e3}
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Milliseconds of a text by its arithmetic: ``fixed + giga-MACs * per_gmac``, for each kind of number.
+class Terms:
+    """Milliseconds of a text: ``fixed + layers * layer + giga-MACs * gmac``.
 
     Attributes:
-        fixed: what a call takes beside the layers.
-        float32: per 10⁹ multiply-accumulates.
-        int8: likewise.
+        fixed: what a call takes.
+        layer: what a layer takes whatever its width: its operations have to be started.
+        gmac: per 10⁹ multiply-accumulates.
     """
 
     fixed: float
-    float32: float
-    int8: float
+    layer: float
+    gmac: float
 
-    def __call__(self, macs: float, integers: bool) -> float:
-        """Milliseconds of so many multiply-accumulates."""
-        return self.fixed + macs / 1e9 * (self.int8 if integers else self.float32)
+    def __call__(self, layers: int, macs: float) -> float:
+        """Of so many layers with so many multiply-accumulates in all.
+
+        >>> Terms(0.5, 0.25, 2.0)(4, 1e9)
+        3.5
+        """
+        return self.fixed + layers * self.layer + macs / 1e9 * self.gmac
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What models take on a machine, by layers and arithmetic.
+
+    Attributes:
+        float32: in PyTorch.
+        int8: in integers.
+    """
+
+    float32: Terms
+    int8: Terms
 
 
 @dataclass(frozen=True)

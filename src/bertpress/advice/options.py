@@ -52,6 +52,10 @@ class Option(NamedTuple):
             return CNN_ENCODER * tokens
         return float(sum(self.shape(blueprint).macs(tokens).values()))
 
+    def layers(self, blueprint: Blueprint) -> int:
+        """Of a Transformer."""
+        return len(self.shape(blueprint).layers) if self.transformer else 0
+
     def bytes(self, blueprint: Blueprint) -> float:
         """Of the file, without what scales and headers take."""
         table = blueprint.parameters()["embeddings"]

@@ -76,8 +76,9 @@ def _special(machine: Machine, facts: TaskFacts, need: Need) -> list[Advice]:
 
 
 def _of(option: Option, machine: Machine, facts: TaskFacts, need: Need, shape: Blueprint) -> Advice:
-    held, macs, speed = option.bytes(shape), option.macs(shape, facts.tokens), machine.speed
-    latency = None if speed is None else speed(macs, option.integers)
+    held, macs, latency = option.bytes(shape), option.macs(shape, facts.tokens), None
+    if (speed := machine.speed) is not None:
+        latency = (speed.int8 if option.integers else speed.float32)(option.layers(shape), macs)
     why = [*_gains(option, machine, macs / sum(shape.macs(facts.tokens).values())), *_fitness(option, facts, need)]
     within, gentle = True, option.drop is not None and option.drop <= need.max_drop
     if need.limit is not None:

@@ -132,7 +132,7 @@ def _in_torch(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) ->
 def _in_openvino(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) -> float:
     """Median milliseconds of one sub-unit, warm: those of a graph with some of them less those of one without any."""
     rest = bare(blueprint)
-    return max(0.0, of_graph(rest.with_layers((spec,) * COPIES), tokens) - of_graph(rest, tokens)) / COPIES
+    return max(0.0, of_graph(rest.with_layers((spec,) * COPIES), tokens) - _known(rest, tokens)) / COPIES
 
 
 def bare(blueprint: Blueprint) -> Blueprint:
@@ -154,7 +154,6 @@ def of_model(blueprint: Blueprint, tokens: int) -> float:
     return _median_of(lambda: model(ids, torch.ones_like(ids)))
 
 
-@lru_cache(maxsize=1024)
 def of_graph(blueprint: Blueprint, tokens: int) -> float:
     """Median milliseconds of random weights in this shape, with 8-bit weights and activations.
 
@@ -174,6 +173,9 @@ def of_graph(blueprint: Blueprint, tokens: int) -> float:
         engine = load_engine("openvino", folder)
     texts = cycle([_text(tokens), _text(tokens - 1 or 2)])
     return _median_of(lambda: engine.logits(next(texts)))
+
+
+_known = lru_cache(maxsize=1024)(of_graph)
 
 
 def _text(tokens: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bertpress.advice.conduct import look_at, measured
-from bertpress.advice.facts import Machine, Need, Speed, TaskFacts, comes_again, limit_of
+from bertpress.advice.facts import Machine, Need, Speed, TaskFacts, Terms, comes_again, limit_of
 from bertpress.advice.options import OPTIONS
 from bertpress.advice.rules import advise
 from bertpress.encoder.blueprint import HeadSpec, uniform
@@ -16,8 +16,8 @@ from bertpress.tasks import from_records, resolve
 
 ROOT = Path(__file__).parents[3]
 BASE = uniform(layers=12, hidden_size=768, heads=12, ffn=3072, head=HeadSpec(kind="sequence"))
-SERVER = Machine(16, int8_is_fast(frozenset({"avx2", "vnni"})), speed=Speed(0.2, float32=4.0, int8=1.0))
-OLD = Machine(4, int8_is_fast(frozenset({"avx2"})), speed=Speed(0.2, float32=8.0, int8=7.5))
+SERVER = Machine(16, int8_is_fast(frozenset({"avx2", "vnni"})), speed=Speed(Terms(0.2, 0.0, 4.0), Terms(0.2, 0.1, 1.0)))
+OLD = Machine(4, int8_is_fast(frozenset({"avx2"})), speed=Speed(Terms(0.2, 0.0, 8.0), Terms(0.2, 0.0, 7.5)))
 SENTENCES = TaskFacts()
 SITUATIONS = {
     "server": (SERVER, SENTENCES, Need()),
@@ -83,7 +83,7 @@ def test_bytes_and_latencies_are_what_the_shape_says():
     assert (len(quick.layers), len(quick.layers[0].attention.heads), quick.layers[0].ffn) == (8, 4, (1044,))
     best = advice("server")[0]
     macs = sum(quick.macs(128).values())
-    assert best.latency_ms == pytest.approx(0.2 + macs / 1e9)
+    assert best.latency_ms == pytest.approx(0.2 + 8 * 0.1 + macs / 1e9)
 
 
 def test_losses_are_those_of_the_study():
@@ -122,5 +122,7 @@ def test_expected_latency_is_within_a_quarter_of_what_is_measured():
     from bertpress.methods.latency import of_graph
 
     shape = uniform(layers=6, hidden_size=384, heads=12, ffn=1536, vocabulary=50, head=HeadSpec(kind="sequence"))
-    speed, half = measured(shape, 64), next(o for o in OPTIONS if o.recipe == "balanced").shape(shape)
-    assert speed(sum(half.macs(64).values()), integers=True) == pytest.approx(of_graph(half, 64), rel=0.25)
+    expected = measured(shape, 64).int8
+    for option in (o for o in OPTIONS if o.recipe in ("int8", "balanced", "quick")):
+        took = min(of_graph(option.shape(shape), 64) for _ in range(5))  # what else the machine does only adds
+        assert expected(option.layers(shape), option.macs(shape, 64)) == pytest.approx(took, rel=0.25), option.recipe
