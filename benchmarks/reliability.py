@@ -30,7 +30,7 @@ import psutil
 from tiny_world import rows_of, write_model, write_rows
 from transformers import BertForMaskedLM
 
-from bertpress.artifact.folder import write_file
+from bertpress.artifact.folder import alone, write_file
 from bertpress.artifact.manifest import hash_file
 from bertpress.measure.environment import commit, environment
 
@@ -55,11 +55,12 @@ def recorded(part: str) -> dict[str, Any]:
 
 
 def save(part: str, figures: dict[str, Any]) -> None:
-    """Replace one part of results/reliability.json."""
-    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    found[part] = {**figures, "environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
+    """Replace one part of results/reliability.json; other parts may be under way in other processes."""
+    figures = {**figures, "environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_file(RESULTS, json.dumps(found, indent=1) + "\n")
+    with alone(RESULTS.parent, waits=True):
+        found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+        write_file(RESULTS, json.dumps({**found, part: figures}, indent=1) + "\n")
 
 
 def told(line: str) -> None:

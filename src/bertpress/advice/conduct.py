@@ -33,7 +33,8 @@ TIMED = (1, 4)
 NARROW = 0.4
 """Width of the layers of half of them: narrow layers take longer than by their arithmetic."""
 PASSES = 3
-"""How often all of them are timed, by turns: what else the machine does comes and goes."""
+"""How often all of them are made and timed, by turns: what else the machine does comes and goes, and a graph that came
+out slow stays slow."""
 
 
 def advise(
