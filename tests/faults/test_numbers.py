@@ -5,13 +5,16 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_task import TASK, tiny
 from tiny_world import fast_tokenizer, write_model, write_rows
 
 from bertpress import api, artifact
+from bertpress.artifact import packing
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.engines import load_engine
+from bertpress.errors import ArtifactError, BertpressError, ModelError
 from bertpress.tasks import loss
 
 TEXTS = ["", "film", "the film was good . " * 200, "\0\u202e\U0001f600", "the cat was dull"]
@@ -56,6 +59,36 @@ def test_a_batch_of_one_class_has_a_finite_loss_and_gradient(label):
     value.backward()
     assert bool(value.isfinite())
     assert all(bool(w.grad.isfinite().all()) for w in model.parameters() if w.grad is not None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(value, made, tmp_path):
+    name = "encoder.layers.0.attention.query.weight"
+    state = {key: weight.clone() for key, weight in made.model.state_dict().items()}
+    state[name][1, 2] = value
+    model = build_model(made.blueprint)
+    model.load_state_dict(state)
+    with pytest.raises(BertpressError, match=f"^{name}: holds values that are not finite$"):
+        artifact.save(model, made.tokenizer, TASK, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    file = tmp_path / "model.safetensors"
+    save_file(state, file)
+    with pytest.raises(ArtifactError, match=f"^{file}: {name} holds values that are not finite$"):
+        packing.read(file)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
+def test_an_answer_that_is_not_finite_is_an_error_that_names_the_text(engine, made, tmp_path):
+    model = build_model(made.blueprint)
+    model.load_state_dict(made.model.state_dict())
+    with torch.no_grad():  # finite, and yet too large for what follows
+        model.head.dense.bias.fill_(10.0)
+        model.head.classifier.weight.fill_(3e38)
+    exploding = artifact.save(model, made.tokenizer, TASK, tmp_path / "model")
+    if engine != "torch":
+        exploding.export({"openvino": "openvino", "onnxruntime": "onnx"}[engine])
+    with pytest.raises(ModelError, match=r"^input line \d: the model answers with values that are not finite$"):
+        list(exploding.predict(TEXTS, engine=engine, threads=1))
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])

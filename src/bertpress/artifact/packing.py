@@ -21,6 +21,7 @@ from bertpress.artifact.codecs import Packed, Stored, TensorSpec, spec_of
 from bertpress.artifact.codecs.bitmap import thinned
 from bertpress.artifact.codecs.bits import as_codes
 from bertpress.artifact.header import KEY, SEPARATOR, Listing, Plan, WeightPlan, inspect, one_line, part_key
+from bertpress.encoder.checkpoint import is_finite
 from bertpress.errors import ArtifactError, BertpressError
 
 
@@ -55,7 +56,8 @@ def pack(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> tuple[di
     """All tensors of the file by key, and the plan.
 
     Raises:
-        BertpressError: a weight does not lie on the grid of its codec, so the file would hold another model.
+        BertpressError: a weight is not finite, or does not lie on the grid of its codec, so that the file would hold
+            another model.
     """
     ties = shared(state)
     plans = _owned(storage, state, ties)
@@ -67,6 +69,8 @@ def pack(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> tuple[di
         if SEPARATOR in name:
             raise BertpressError(f"{name}: a weight's name must not contain {SEPARATOR!r}")
         weight = tensor.detach().cpu().contiguous()
+        if not is_finite(weight):
+            raise BertpressError(f"{name}: holds values that are not finite")
         if (made := _packed(name, weight, plans.get(name))) is None:
             tensors[name] = weight
             continue
@@ -133,7 +137,7 @@ def read(path: Path, listing: Listing | None = None) -> tuple[dict[str, Tensor],
         listing: what :func:`inspect` gave for it; looked at again when None.
 
     Raises:
-        ArtifactError: as :func:`inspect`, or a part holds what its codec cannot decode.
+        ArtifactError: as :func:`inspect`, or a part holds what its codec cannot decode, or a weight is not finite.
     """
     listing = listing or inspect(path)
     state: dict[str, Tensor] = {}
@@ -152,6 +156,9 @@ def read(path: Path, listing: Listing | None = None) -> tuple[dict[str, Tensor],
                 raise ArtifactError(f"{path}: {name} cannot be decoded: {one_line(error)}") from None
             if (found := spec_of(state[name])) != entry.spec:
                 raise ArtifactError(f"{path}: {name} decodes to {found}, must be {entry.spec}")
+    for name, weight in state.items():  # NaN would end as NaN, or on some engines as an answer that means nothing
+        if not is_finite(weight):
+            raise ArtifactError(f"{path}: {name} holds values that are not finite")
     for alias, owner in listing.plan.ties.items():
         state[alias] = state[owner]
     return state, storage

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from bertpress.errors import DataError
+from bertpress.errors import DataError, ModelError
 from bertpress.tasks import BucketSampler, Collate, Encoded, Rows, Task, describe, encode, from_texts, keep
 
 Array = npt.NDArray[Any]
@@ -26,13 +26,20 @@ class Engine(Protocol):
 def logits_of(
     task: Task, rows: Rows, tokenizer: Any, engine: Engine, batch_size: int, *, apart: bool = False
 ) -> tuple[Encoded, list[Array]]:
-    """Tokenize and run rows, batched by length; one array of logits a feature, in the order of the features."""
+    """Tokenize and run rows, batched by length; one array of logits a feature, in the order of the features.
+
+    Raises:
+        ModelError: a logit is not finite, so that no answer can be read from it.
+    """
     encoded = encode(task, rows, tokenizer, training=False, apart=apart)
     collate = Collate(tokenizer.pad_token_id or 0)
     found: dict[int, Array] = {}
     for indices in BucketSampler(encoded.lengths, batch_size, shuffle=False, group=encoded.group):
         batch = collate([encoded[i] for i in indices])
         found.update(zip(indices, keep(task, batch, engine.logits(batch)), strict=True))
+        if broken := [i for i in indices if not np.isfinite(found[i]).all()]:
+            place = rows.place(int(encoded.row_of[broken[0]]))
+            raise ModelError(f"{place}: the model answers with values that are not finite")
     return encoded, [found[i] for i in range(len(encoded))]
 
 

@@ -50,6 +50,15 @@ def read_weights(folder: Path) -> dict[str, Tensor] | None:
     return None
 
 
+def is_finite(weight: Tensor) -> bool:
+    """Whether it holds neither NaN nor infinities; takes no memory, as loading a large table should not.
+
+    >>> is_finite(torch.tensor([1.0, torch.nan])), is_finite(torch.tensor([3e38, -3e38])), is_finite(torch.ones(0))
+    (False, True, True)
+    """
+    return not weight.numel() or all(bool(end.isfinite()) for end in weight.aminmax())
+
+
 def _refusal(path: Path) -> str:
     """Why a file is not read, and the command that converts it once."""
     if path.name == "pytorch_model.bin":
@@ -144,6 +153,8 @@ class Checkpoint:
         if tensor.dtype not in FLOATS:
             kinds = ", ".join(map(str, FLOATS))
             raise ModelError(f"{self.place}: weight {name} is of {tensor.dtype}, must be one of {kinds}")
+        if not is_finite(tensor):
+            raise ModelError(f"{self.place}: weight {name} holds values that are not finite")
         return tensor
 
     def _tied(self, family: Family, taken: Mapping[str, Tensor]) -> None:

@@ -275,6 +275,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (lambda w: w.pop(QUERY), "weight encoder.layer.1.attention.self.query.weight is missing"),
         (lambda w: w.update({QUERY: torch.zeros(3, 12)}), "has shape [3, 12], must be [12, 12]"),
         (lambda w: w.update({QUERY: torch.zeros(12, 12, dtype=torch.int8)}), "is of torch.int8"),
+        (lambda w: w[QUERY][3].fill_(torch.inf), "query.weight holds values that are not finite"),
         (lambda w: w.update({"bert.extra.weight": torch.zeros(1)}), "weight extra.weight is not known for bert"),
         (lambda w: w.pop("classifier.bias"), "weight classifier.bias is missing"),
     ],
