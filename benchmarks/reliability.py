@@ -7,8 +7,8 @@
 ``stream`` feeds texts to ``bertpress predict`` and samples the resident memory of that process.  ``drift`` compresses
 one tiny model again and again in one process and samples its memory after each run.  ``recipes`` runs each shipped
 recipe twice with the same seed, each time in a process of its own, and compares the bytes of model.safetensors; it
-keeps what it has found, each with its commit, and goes on there.  benchmarks/faults.py and benchmarks/fuzz.py write
-into the same file, results/reliability.json, a part each.
+keeps what it has found, each with its commit, and goes on there; a second process may do others meanwhile.
+benchmarks/faults.py and benchmarks/fuzz.py write into the same file, results/reliability.json, a part each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,19 @@ def recorded(part: str) -> dict[str, Any]:
     return dict(found.get(part, {}))
 
 
-def save(part: str, figures: dict[str, Any]) -> None:
-    """Replace one part of results/reliability.json; other parts may be under way in other processes."""
-    figures = {**figures, "environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
+def save(part: str, figures: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace one part of results/reliability.json; other processes may be writing there, too.
+
+    Args:
+        part: its name.
+        figures: the new ones, or what makes them of the old ones.
+    """
+    about = {"environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with alone(RESULTS.parent, waits=True):
         found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-        write_file(RESULTS, json.dumps({**found, part: figures}, indent=1) + "\n")
+        made = figures(found.get(part, {})) if callable(figures) else figures
+        write_file(RESULTS, json.dumps({**found, part: {**made, **about}}, indent=1) + "\n")
 
 
 def told(line: str) -> None:
@@ -199,11 +206,23 @@ def twice(name: str, root: Path) -> dict[str, Any]:
     return {"ran": True, "same": digests[0] == digests[1], "sha256": digests, "commit": commit()}
 
 
+def counted(found: dict[str, Any]) -> dict[str, Any]:
+    """Totals of recipes, and each of them."""
+    ran = [each for each in found.values() if each["ran"]]
+    return {"tried": len(found), "ran": len(ran), "same": sum(each["same"] for each in ran), "recipes": found}
+
+
+def joined(new: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """What is known of recipes, and what is new."""
+    return counted({**known.get("recipes", {}), **new})
+
+
 def recipes(options: argparse.Namespace) -> int:
-    """Every recipe twice; what earlier calls found is kept."""
+    """Every recipe twice; what earlier calls found is kept, and what another process finds meanwhile."""
     from bertpress.recipe import shipped
 
-    found = {} if options.fresh else recorded("recipes").get("recipes", {})
+    if options.fresh:
+        save("recipes", counted({}))
     with tempfile.TemporaryDirectory(prefix="bertpress-recipes-") as scratch:
         root = Path(scratch)
         write_model(root / "model")
@@ -211,16 +230,14 @@ def recipes(options: argparse.Namespace) -> int:
         for kind, *_ in (FIELDS, *PAIRS.values()):
             write_rows(root / kind, kind)
         for name in options.only or shipped():
-            if found.get(name, {}).get("ran"):
+            if recorded("recipes").get("recipes", {}).get(name, {}).get("ran"):
                 continue
-            found[name] = twice(name, root)
-            told(f"{name}: {found[name]}")
-            ran = [each for each in found.values() if each["ran"]]
-            counts = {"tried": len(found), "ran": len(ran), "same": sum(each["same"] for each in ran)}
-            save("recipes", {**counts, "recipes": found})
-    ran = [each for each in found.values() if each["ran"]]
-    print(json.dumps({"tried": len(found), "ran": len(ran), "same": sum(each["same"] for each in ran)}))
-    return 0 if all(each["same"] for each in ran) else 1
+            one = twice(name, root)
+            told(f"{name}: {one}")
+            save("recipes", partial(joined, {name: one}))
+    done = counted(recorded("recipes").get("recipes", {}))
+    print(json.dumps({key: done[key] for key in ("tried", "ran", "same")}))
+    return 0 if done["same"] == done["ran"] else 1
 
 
 def main() -> int:
