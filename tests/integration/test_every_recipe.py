@@ -21,8 +21,8 @@ OF_PAIRS = ("deformer",)
 
 
 def changes(recipe):
-    """What makes every stage of a recipe short."""
-    found = {}
+    """What makes every stage of a recipe short, and lets it do with few rows."""
+    found = {} if recipe.labels is None else {"labels": 32}
     for number, stage in enumerate(recipe.stages):
         found |= {f"stages.{number}.repeat": 1, f"stages.{number}.until": None}
         if stage.train is not None:
