@@ -9,6 +9,7 @@ import torch
 
 from bertpress import artifact, tasks
 from bertpress.encoder.imports import load_pretrained
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Method, Need, Trait
 from bertpress.methods.registry import find
 from bertpress.recipe import Stage
@@ -74,6 +75,20 @@ def pressed_on(tmp_path_factory):
         before = {key: value.clone() for key, value in bench.teacher.state_dict().items()}
         model, _ = run_stage(shared, stage, 1, bench.teacher, bench.teacher)
         return Done(method, bench.teacher, before, model, folder / "stages/01-only/model")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pressed_unless_refused(pressed_on):
+    """The same with a method's defaults; a refusal skips the test, unless the method is one that must work."""
+
+    def run(bench, name, must=()):
+        try:
+            return pressed_on(bench, name, find(name)())
+        except RecipeError as refusal:
+            assert name not in must
+            pytest.skip(str(refusal))
 
     return run
 

@@ -8,8 +8,7 @@ from safetensors import safe_open
 
 from bertpress import artifact
 from bertpress.encoder.surgery import share
-from bertpress.errors import RecipeError
-from bertpress.methods.registry import find, names
+from bertpress.methods.registry import names
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +23,8 @@ QUICK = ("prune/heads", "prune/magnitude", "prune/movement", "prune/neurons", "q
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names()]
 )
-def test_it_works_on_weights_that_are_used_twice_or_refuses(name, sharing, pressed_on, batch):
-    try:
-        done = pressed_on(sharing, name, find(name)())
-    except RecipeError as refusal:
-        assert name not in QUICK
-        pytest.skip(str(refusal))
+def test_it_works_on_weights_that_are_used_twice_or_refuses(name, sharing, pressed_unless_refused, batch):
+    done = pressed_unless_refused(sharing, name, must=QUICK)
     model = done.model
     assert model.blueprint.total_parameters == sum(weight.numel() for _, weight in model.unique_weights())
     with torch.no_grad():

@@ -78,11 +78,15 @@ def test_contradicting_plans_for_one_weight_are_a_fault():
         packing.pack({"a": table, "b": table}, storage)
 
 
-def test_a_weight_off_its_grid_is_a_fault():
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [(0.26, r"codec uniform would change a value by .*must be 0"), (float("nan"), "holds values that are not finite")],
+)
+def test_a_weight_off_its_grid_is_a_fault(value, fault):
     plan = {"w": Stored((Uniform(block=(0,)),), {"scale": torch.tensor([0.25])})}
     packing.pack({"w": torch.tensor([0.5, 0.25])}, plan)
-    with pytest.raises(BertpressError, match=r"w: codec uniform would change a value by .*must be 0"):
-        packing.pack({"w": torch.tensor([0.5, 0.26])}, plan)
+    with pytest.raises(BertpressError, match=f"w: {fault}"):
+        packing.pack({"w": torch.tensor([0.5, value])}, plan)
 
 
 def test_faults_of_a_plan_are_named():
