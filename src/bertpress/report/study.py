@@ -76,7 +76,9 @@ def _table(study: Results) -> Markup:
         "teacher, on the machine below. Setup: A learns from text without labels, S from the task. Speed is over the "
         "teacher on the same engine, or over the study's reference in float32 on PyTorch. A press on a heading sorts."
     )
-    return join(hint(words), element("div", table, class_="scroll", tabindex="0"))
+    counted = ", ".join(map(str, items(study, "plan", "averaged")))
+    means = f" Sizes, speeds and drops are means over {counted}, where a row has run there." if counted else ""
+    return join(hint(words + means), element("div", table, class_="scroll", tabindex="0"))
 
 
 def _notes(line: Results) -> Markup | None:

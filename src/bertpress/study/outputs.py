@@ -52,7 +52,7 @@ def gathered(
     verdicts = weigh(Evidence([Run(entry) for entry in entries], profiles, vocabularies))
     rows = {row.label: row.row_of_table_1() for row in plan.rows}
     figures = {
-        "table": lines(entries, rows) if entries else [],
+        "table": lines(entries, rows, plan.averaged) if entries else [],
         "fronts": [front for cost in COSTS for front in _fronts(entries, cost)],
         "claims": [verdict.model_dump(mode="json") for verdict in verdicts],
         "profiles": profiles,

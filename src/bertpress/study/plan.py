@@ -144,6 +144,12 @@ class Plan(Part):
     models: tuple[ModelEntry, ...] = Field(min_length=1)
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     rows: tuple[RowEntry, ...] = Field(min_length=1)
+    averaged: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Tasks that the table's sizes, speeds and drops are means over, so that rows compare; null: all "
+        "that a row has run on, as for a row that has run on none of these.",
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each run once with each.")
     data: str | None = Field(None, description="Folder of the tasks; null: the hub is asked.")
     unlabelled: str | None = Field(None, description="Texts without labels, for the recipes that read some.")
@@ -216,6 +222,7 @@ class Plan(Part):
                 raise RecipeError(f"{place}, {key}: {twice!r} is there twice")
         if (lowest := min(self.seeds)) < 0:
             raise RecipeError(f"{place}, seeds: {lowest} must be in [0, inf)")
+        _known(self.averaged or (), known, f"{place}, averaged")
         for row in self.rows:
             _known(row.models or (), models, f'{place} row "{row.label}", models')
             _known(row.tasks or (), known, f'{place} row "{row.label}", tasks')

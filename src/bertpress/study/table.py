@@ -6,7 +6,7 @@ never averaged, ranked or drawn together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bertpress.report.reading import average, items, mapping, mean, number, text
@@ -16,12 +16,16 @@ from bertpress.study.evidence import Run
 OWN = "Other recipes"
 
 
-def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def lines(
+    entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None], averaged: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """The rows of the table as plain data.
 
     Args:
         entries: finished runs.
         rows: the lines of the study with the published row that stands beside each.
+        averaged: tasks that all but the scores are means over; None: all of a row's own, as for a row that has run on
+            none of these.
 
     Returns:
         Objects with ``method``, ``origin`` (published or measured), ``group``, ``cite``, ``setup``, ``device``,
@@ -32,7 +36,7 @@ def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None]) 
     models = list(dict.fromkeys(entry["model"] for entry in entries))
     known = {row.method: row for row in published.ROWS}
     found = [_published(published.BERT_BASE)]
-    found += [_baseline([entry for entry in entries if entry["model"] == model]) for model in models]
+    found += [_baseline([entry for entry in entries if entry["model"] == model], averaged) for model in models]
     groups = dict.fromkeys([*(row.group for row in published.ROWS), OWN])
     for group in groups:
         for label, name in rows.items():
@@ -45,7 +49,7 @@ def lines(entries: Sequence[Mapping[str, Any]], rows: Mapping[str, str | None]) 
                 runs = [entry for entry in entries if (entry["label"], entry["model"]) == (label, model)]
                 if runs:
                     shown = label if len(models) == 1 else f"{label}, {model}"
-                    found.append({**_measured(runs), "method": shown, "group": group})
+                    found.append({**_measured(runs, averaged), "method": shown, "group": group})
     return found
 
 
@@ -58,8 +62,9 @@ def _published(row: published.Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _baseline(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _baseline(entries: Sequence[Mapping[str, Any]], averaged: Collection[str] | None) -> dict[str, Any]:
     scores = {entry["task"]: number(entry, "baseline", "metric", "value") for entry in entries}
+    entries = _counted(entries, averaged)
     return {
         "method": entries[0]["model"], "origin": "measured", "group": "", "cite": None, "setup": None,
         "device": _devices(entries),
@@ -71,12 +76,21 @@ def _baseline(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measured(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _counted(entries: Sequence[Mapping[str, Any]], averaged: Collection[str] | None) -> Sequence[Mapping[str, Any]]:
+    """The runs on these tasks, or all where there are none."""
+    return [entry for entry in entries if entry["task"] in (averaged or ())] or entries
+
+
+def _by_task(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    tasks = dict.fromkeys(entry["task"] for entry in entries)
+    return {task: [entry for entry in entries if entry["task"] == task] for task in tasks}
+
+
+def _measured(entries: Sequence[Mapping[str, Any]], averaged: Collection[str] | None) -> dict[str, Any]:
     """Means over the seeds of each task; sizes, speed and drop then over the tasks."""
-    tasks = list(dict.fromkeys(entry["task"] for entry in entries))
-    by_task = [[entry for entry in entries if entry["task"] == task] for task in tasks]
+    scores = {task: mean(each, "artifact", "metric", "value") for task, each in _by_task(entries).items()}
+    by_task = list(_by_task(_counted(entries, averaged)).values())
     runs = [[Run(entry) for entry in each] for each in by_task]
-    scores = {task: mean(each, "artifact", "metric", "value") for task, each in zip(tasks, by_task, strict=True)}
 
     def over_tasks(*path: str) -> float | None:
         return average([mean(each, "artifact", *path) for each in by_task])

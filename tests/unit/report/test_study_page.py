@@ -127,6 +127,12 @@ def test_what_is_missing_is_said(study):
     assert "not measured" in study_page(study)
 
 
+def test_the_page_says_what_means_are_over():
+    told = "are means over sst2, mrpc, where"
+    assert told in study_page({**STUDY, "plan": {"averaged": ["sst2", "mrpc"]}})
+    assert "are means over" not in study_page({**STUDY, "plan": {"averaged": None}})
+
+
 def test_the_terminal_shows_measured_rows(capsys):
     from rich.console import Console
 

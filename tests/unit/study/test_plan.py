@@ -63,6 +63,7 @@ def test_a_whole_table_is_run_before_the_next_seed():
         ({"limits": {"memory_gib": -1}}, "mine.yaml, limits: memory_gib=-1 must be in (0, 100000]"),
         ({"timing": {"together": 0}}, "mine.yaml, timing: together=0 must be in [1, 1000]"),
         ({"teacher": {"epochs": 0}}, "mine.yaml, teacher: epochs=0 must be in (0, 10000]"),
+        ({"averaged": ["sst"]}, 'mine.yaml, averaged: unknown "sst"; did you mean "sst2"?'),
         ({"seeds": [0, 0]}, "mine.yaml, seeds: 0 is there twice"),
         ({"seeds": [-1]}, "mine.yaml, seeds: -1 must be in [0, inf)"),
         ({"colour": 1}, 'mine.yaml: unknown field "colour"; '),

@@ -39,6 +39,16 @@ def test_seeds_are_averaged_before_tasks():
     assert lines(runs, {"a": None})[-1]["drop"] == pytest.approx((5.0 + 0.0) / 2)
 
 
+def test_means_are_over_the_tasks_that_the_study_names():
+    runs = [entry("a", "prune/heads", score=score, task=task, size=size) for score, task, size in
+            ((91.0, "sst2", 20_000), (81.0, "subj", 60_000))]  # fmt: skip
+    own = entry("b", "prune/heads", score=86.0, task="subj")
+    _, teacher, line, other = lines([*runs, own], {"a": None, "b": None}, ("sst2", "mrpc"))
+    assert (line["drop"], line["size"], line["scores"]) == (0.0, 20.0, {"sst2": 91.0, "subj": 81.0})
+    assert teacher["scores"] == {"sst2": 91.0, "subj": 91.0}
+    assert other["drop"] == 5.0, "one that has run on none of them"
+
+
 def test_what_was_not_timed_is_missing():
     runs = [entry("a", "prune/heads", seed=0, speedups=[2.0] * 3, peak=3e8), entry("a", "prune/heads", seed=1)]
     line = lines(runs, {"a": None})[-1]
