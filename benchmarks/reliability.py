@@ -51,8 +51,12 @@ FIELDS = ("text-classification", "--text-columns", "text", "--label-column", "la
 
 def recorded(part: str) -> dict[str, Any]:
     """What an earlier call found of a part; empty when it begins."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    return dict(found.get(part, {}))
+    return dict(_parts().get(part, {}))
+
+
+def _parts() -> dict[str, Any]:
+    """All parts so far."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
 
 
 def save(part: str, figures: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -65,7 +69,7 @@ def save(part: str, figures: dict[str, Any] | Callable[[dict[str, Any]], dict[st
     about = {"environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with alone(RESULTS.parent, waits=True):
-        found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+        found = _parts()
         made = figures(found.get(part, {})) if callable(figures) else figures
         write_file(RESULTS, json.dumps({**found, part: {**made, **about}}, indent=1) + "\n")
 

@@ -132,7 +132,7 @@ def _in_torch(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) ->
 def _in_openvino(spec: LayerSpec, blueprint: Blueprint, unit: Unit, tokens: int) -> float:
     """Median milliseconds of one sub-unit, warm: those of a graph with some of them less those of one without any."""
     rest = bare(blueprint)
-    return max(0.0, of_graph(rest.with_layers((spec,) * COPIES), tokens) - _once(rest, tokens)) / COPIES
+    return max(0.0, of_graph(rest.with_layers((spec,) * COPIES), tokens) - _of_known_graph(rest, tokens)) / COPIES
 
 
 def bare(blueprint: Blueprint) -> Blueprint:
@@ -175,7 +175,7 @@ def of_graph(blueprint: Blueprint, tokens: int) -> float:
     return _median_of(lambda: engine.logits(next(texts)))
 
 
-_once = lru_cache(maxsize=1024)(of_graph)
+_of_known_graph = lru_cache(maxsize=1024)(of_graph)  # timed once in a process
 
 
 def _text(tokens: int) -> dict[str, Any]:
