@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from bertpress.tasks import Rows, Task
 
 READ = 1000
 """Rows whose lengths are looked at."""
+COUNTED = 100_000
+"""Rows whose tokens are counted."""
 TIMED = (1, 4)
 """Layers of the graphs that are timed."""
 NARROW = 0.4
@@ -93,20 +96,29 @@ def advise(
 
 
 def look_at(task: Task, rows: Rows, tokenizer: Any) -> TaskFacts:
-    """Lengths of the texts, in tokens or, without a tokenizer, in words; and whether second texts come again."""
-    some = rows.limit(min(READ, len(rows)))
+    """Lengths of texts, in tokens or, without a tokenizer, in words; how many tokens occur; what comes again."""
+    if tokenizer is None:
+        pieces, lengths = None, [len(text.split()) for text in _texts(task, rows, READ)]
+    else:
+        read = tokenizer(_texts(task, rows, COUNTED), truncation=False, verbose=False)["input_ids"]
+        pieces, lengths = len(set(chain.from_iterable(read))), [len(ids) for ids in read[:READ]]
+    middle, longest = np.percentile(lengths, [50, 95])
+    again = (
+        len(task.text_columns) == 2
+        and task.kind != "sentence-similarity"
+        and comes_again(rows.column(task.text_columns[1]))
+    )
+    return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again, pieces)
+
+
+def _texts(task: Task, rows: Rows, most: int) -> list[str]:
+    """One text a row, of at most so many rows."""
+    some = rows.limit(min(most, len(rows)))
     columns = [some.column(name) for name in task.text_columns]
-    texts = [
+    return [
         " ".join(part if isinstance(part, str) else " ".join(part) for part in row)
         for row in zip(*columns, strict=True)
     ]
-    if tokenizer is None:
-        lengths = [len(text.split()) for text in texts]
-    else:
-        lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
-    middle, longest = np.percentile(lengths, [50, 95])
-    again = len(columns) == 2 and task.kind != "sentence-similarity" and comes_again(rows.column(task.text_columns[1]))
-    return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again)
 
 
 def this_machine(device: str, shape: Blueprint, tokens: int) -> Machine:

@@ -78,12 +78,14 @@ class TaskFacts:
         tokens: of the middle text.
         longest: tokens of the 95th of a hundred texts.
         fixed_passages: the second text of a pair is one of few that come again and again.
+        pieces: different tokens that the training texts use; None: not known.
     """
 
     kind: str = "text-classification"
     tokens: int = 128
     longest: int = 128
     fixed_passages: bool = False
+    pieces: int | None = None
 
     @property
     def by_token(self) -> bool:

@@ -25,6 +25,7 @@ class Option(NamedTuple):
         table_bits: of one of the embeddings.
         integers: whether engines multiply integers.
         trains: whether it takes training.
+        trims: whether tokens that the training texts never use go.
         by_token: whether it leaves a state for each token and keeps a tokenizer that the teacher shares.
         transformer: whether the student is one.
     """
@@ -38,6 +39,7 @@ class Option(NamedTuple):
     table_bits: float = FLOAT_BITS
     integers: bool = False
     trains: bool = False
+    trims: bool = False
     by_token: bool = True
     transformer: bool = True
 
@@ -56,9 +58,11 @@ class Option(NamedTuple):
         """Of a Transformer."""
         return len(self.shape(blueprint).layers) if self.transformer else 0
 
-    def bytes(self, blueprint: Blueprint) -> float:
-        """Of the file, without what scales and headers take."""
+    def bytes(self, blueprint: Blueprint, pieces: int | None = None) -> float:
+        """Of the file, without what scales and headers take; ``pieces`` as in :class:`TaskFacts`."""
         table = blueprint.parameters()["embeddings"]
+        if self.trims and pieces is not None:
+            table -= max(0, blueprint.embeddings.vocabulary - pieces) * blueprint.embeddings.size
         encoder = self.shape(blueprint).parameters_without_embeddings if self.transformer else CNN_ENCODER
         return (table * self.table_bits + encoder * self.bits) / 8
 
@@ -68,7 +72,7 @@ OPTIONS = (
     Option("linear-ptq", "8-bit weights", 0.0, bits=8, table_bits=8),
     Option("gobo", "dictionaries of 3 bits, tables of 4", -0.3, bits=3, table_bits=4),
     Option("ternarybert", "weights of three values", 2.9, bits=2, table_bits=2, trains=True),
-    Option("tiny", "dictionaries of 4 bits, unused tokens gone", 0.1, bits=4, table_bits=4, by_token=False),
+    Option("tiny", "dictionaries of 4 bits, unused tokens gone", 0.1, bits=4, table_bits=4, trims=True, by_token=False),
     Option("balanced", "under half of the heads and neurons, then integers", 0.1, width=0.45, bits=8, table_bits=8,
            integers=True, trains=True),
     Option("fast", "a third of the heads and neurons, exits, then integers", 1.3, width=0.38, bits=8, table_bits=8,

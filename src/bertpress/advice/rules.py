@@ -76,10 +76,14 @@ def _special(machine: Machine, facts: TaskFacts, need: Need) -> list[Advice]:
 
 
 def _of(option: Option, machine: Machine, facts: TaskFacts, need: Need, shape: Blueprint) -> Advice:
-    held, macs, latency = option.bytes(shape), option.macs(shape, facts.tokens), None
+    held, macs, latency = option.bytes(shape, facts.pieces), option.macs(shape, facts.tokens), None
     if (speed := machine.speed) is not None:
         latency = (speed.int8 if option.integers else speed.float32)(option.layers(shape), macs)
-    why = [*_gains(option, machine, macs / sum(shape.macs(facts.tokens).values())), *_fitness(option, facts, need)]
+    why = [
+        *_gains(option, machine, macs / sum(shape.macs(facts.tokens).values())),
+        *_vocabulary(option, facts, shape),
+        *_fitness(option, facts, need),
+    ]
     within, gentle = True, option.drop is not None and option.drop <= need.max_drop
     if need.limit is not None:
         expected, show = (latency, milliseconds) if need.target == "latency" else (held, size)
@@ -99,6 +103,12 @@ def _gains(option: Option, machine: Machine, share: float) -> Iterator[str]:
         yield "fewer bits make the file smaller and nothing faster: engines decode them to what they compute with"
     if share < CLEARLY:
         yield f"{share:.0%} of the multiply-accumulates, which saves time on every processor"
+
+
+def _vocabulary(option: Option, facts: TaskFacts, shape: Blueprint) -> Iterator[str]:
+    """What the texts leave of the token table."""
+    if option.trims and facts.pieces is not None:
+        yield f"the training texts use {facts.pieces:,} of {shape.embeddings.vocabulary:,} tokens"
 
 
 def _fitness(option: Option, facts: TaskFacts, need: Need) -> Iterator[str]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from bertpress.advice.conduct import look_at, measured
 from bertpress.advice.facts import Machine, Need, Speed, TaskFacts, Terms, comes_again, limit_of
@@ -93,6 +94,36 @@ def test_losses_are_those_of_the_study():
     told = {option.recipe: option.drop for option in OPTIONS if option.recipe in lost}
     assert len(told) >= 7
     assert told == pytest.approx({recipe: lost[recipe] for recipe in told}, abs=0.05)
+
+
+@pytest.mark.parametrize("task", ["sst2", "mrpc"])
+@pytest.mark.parametrize("max_drop", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("target", "cost"), [("latency", "latency"), ("size", "packed")])
+def test_what_is_advised_lies_on_the_front_of_the_study(task, max_drop, target, cost):
+    study = json.loads((ROOT / "results/table1/study.json").read_text(encoding="utf-8"))
+    front = next(each for each in study["fronts"] if (each["task"], each["cost"]) == (task, cost))
+    studied = uniform(layers=6, hidden_size=384, heads=12, ffn=1536, head=HeadSpec(kind="sequence"))
+    facts = TaskFacts(pieces=study["vocabularies"][task]["pieces"])
+    best = advise(SERVER, facts, Need(target, max_drop), studied)[0]
+    assert best.fits
+    assert best.recipe in {point["label"] for point in front["points"] if not point["dominated"]}
+
+
+def test_tokens_that_texts_never_use_make_a_file_smaller():
+    plain, trimmed = (
+        {each.recipe: each for each in advise(SERVER, TaskFacts(pieces=pieces), Need("size"), BASE)}["tiny"]
+        for pieces in (None, 522)
+    )
+    assert plain.bytes - trimmed.bytes == 30_000 * 768 / 2
+    assert "the training texts use 522 of 30,522 tokens" in trimmed.why
+    assert not any("tokens" in why for why in plain.why if why not in trimmed.why)
+
+
+def test_tokens_are_counted_once(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    one, other = list(tokenizer.get_vocab())[10:12]
+    rows = from_records([{"text": f"{one} {other} {one}"}, {"text": one}])
+    assert look_at(resolve("text-classification"), rows, tokenizer).pieces == len({one, other, "[CLS]", "[SEP]"})
 
 
 def test_passages_that_come_again_and_lengths_are_seen():
