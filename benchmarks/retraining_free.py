@@ -3,8 +3,7 @@
     python benchmarks/retraining_free.py --data DIR [--model mpnet-base] [--task sst2] [--keep 0.6] [--threads 2]
 
 The pinned teacher (benchmarks/teachers.py) is quantized by ``quantize/int8`` as it is, and after ``prune/fisher`` under
-a budget of time measured on OpenVINO in 8-bit integers, with whole weights tuned; ``--set tune=factors damping=0.001``
-is the paper's tuning.  Both run by turns at batch 1 on the validation texts; the drop
+a budget of time measured on OpenVINO in 8-bit integers.  Both run by turns at batch 1 on the validation texts; the drop
 is that of the pruned integers from the float teacher, as a paired bootstrap over the whole validation split, and beside
 it that of integers alone.  Writes results/retraining_free.json.
 """
@@ -26,7 +25,7 @@ from bertpress.recipe import Recipe
 from bertpress.runner import Pressed, Request, press
 
 SPEED_BAR, AIM, DROP_BAR, SECONDS_BAR = 1.3, 1.6, 1.0, 300.0
-PRUNE = {"budget": "latency", "engine": "openvino", "tune": "weights", "damping": 0.1}
+PRUNE = {"budget": "latency", "engine": "openvino"}
 
 
 def made(recipe: Recipe, teacher: Path, place: Path, options: argparse.Namespace) -> tuple[Request, Pressed]:
