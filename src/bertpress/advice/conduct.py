@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from bertpress.engines import available
 from bertpress.inputs import TaskOptions, folder_of, model_of, task_of
 from bertpress.measure.environment import environment, gpu_name, int8_is_fast, usable_cores
 from bertpress.methods.latency import bare, of_graph, of_model
+from bertpress.methods.pieces import token_counts
 from bertpress.outcome import tokenizer_of
 from bertpress.tasks import Rows, Task
 
@@ -97,28 +97,28 @@ def advise(
 
 def look_at(task: Task, rows: Rows, tokenizer: Any) -> TaskFacts:
     """Lengths of texts, in tokens or, without a tokenizer, in words; how many tokens occur; what comes again."""
-    if tokenizer is None:
-        pieces, lengths = None, [len(text.split()) for text in _texts(task, rows, READ)]
-    else:
-        read = tokenizer(_texts(task, rows, COUNTED), truncation=False, verbose=False)["input_ids"]
-        pieces, lengths = len(set(chain.from_iterable(read))), [len(ids) for ids in read[:READ]]
-    middle, longest = np.percentile(lengths, [50, 95])
-    again = (
-        len(task.text_columns) == 2
-        and task.kind != "sentence-similarity"
-        and comes_again(rows.column(task.text_columns[1]))
-    )
-    return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again, pieces)
-
-
-def _texts(task: Task, rows: Rows, most: int) -> list[str]:
-    """One text a row, of at most so many rows."""
-    some = rows.limit(min(most, len(rows)))
+    some = rows.limit(min(READ, len(rows)))
     columns = [some.column(name) for name in task.text_columns]
-    return [
+    texts = [
         " ".join(part if isinstance(part, str) else " ".join(part) for part in row)
         for row in zip(*columns, strict=True)
     ]
+    pieces = None
+    if tokenizer is None:
+        lengths = [len(text.split()) for text in texts]
+    else:
+        lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+        pieces = _pieces(task, rows.limit(min(COUNTED, len(rows))), tokenizer)
+    middle, longest = np.percentile(lengths, [50, 95])
+    again = len(columns) == 2 and task.kind != "sentence-similarity" and comes_again(rows.column(task.text_columns[1]))
+    return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again, pieces)
+
+
+def _pieces(task: Task, rows: Rows, tokenizer: Any) -> int:
+    """How many different tokens the texts use, with those that are put round every text."""
+    counts = token_counts(tokenizer, tasks.texts_of(task.text_columns, rows).column(tasks.TEXT))
+    counts[tokenizer("")["input_ids"]] = 1
+    return int(counts.count_nonzero())
 
 
 def this_machine(device: str, shape: Blueprint, tokens: int) -> Machine:

@@ -126,6 +126,13 @@ def test_tokens_are_counted_once(tiny_model):
     assert look_at(resolve("text-classification"), rows, tokenizer).pieces == len({one, other, "[CLS]", "[SEP]"})
 
 
+def test_lengths_are_those_of_all_parts_of_a_sorted_file(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    word = list(tokenizer.get_vocab())[10]
+    rows = from_records([{"text": " ".join([word] * (1 if i < 1200 else 9))} for i in range(3000)])
+    assert look_at(resolve("text-classification"), rows, tokenizer).tokens == 9 + 2
+
+
 def test_passages_that_come_again_and_lengths_are_seen():
     rows = [{"question": f"who {'is ' * i}?", "context": f"passage {i % 2}", "answers": None} for i in range(10)]
     facts = look_at(resolve("squad"), from_records(rows), None)
