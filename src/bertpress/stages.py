@@ -23,7 +23,7 @@ from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.supervision import clone as clone
 from bertpress.supervision import read_by_both, teacher_of
-from bertpress.tasks import Encoded, Rows, Task
+from bertpress.tasks import BucketSampler, Encoded, Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
 from bertpress.training.distributed import by_first, there
 from bertpress.training.evaluation import in_memory_predictions as in_memory_predictions
@@ -287,14 +287,16 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
     own = {"task": run.data.task, "tokenizer": run.current, "teacher": run.teacher, "masked_lm": run.masked_lm}
     ctx = Context(seed=seed, round=round, folder=folder, say=run.say, **own)
 
-    def calibration(examples: int) -> Sequence[dict[str, Tensor]]:
+    def calibration(examples: int, by_length: bool) -> Sequence[dict[str, Tensor]]:
         rows = run.data.train.limit(examples, run.seed)
         encoded = tasks.encode(run.data.task, rows, ctx.tokenizer, training=True)
-        collate, step = collate_for(ctx.tokenizer), CALIBRATION_BATCH
-        return [
-            collate([encoded[i] for i in range(at, min(at + step, len(encoded)))])
-            for at in range(0, len(encoded), step)
-        ]
+        size, group = CALIBRATION_BATCH // encoded.group, encoded.group
+        if by_length:
+            batches = list(BucketSampler(encoded.lengths, size, shuffle=False, group=group))
+        else:
+            batches = [list(range(len(encoded))[at : at + size * group]) for at in range(0, len(encoded), size * group)]
+        collate = collate_for(ctx.tokenizer)
+        return [collate([encoded[i] for i in batch]) for batch in batches]
 
     def metric(model: BertpressPreTrainedModel, examples: int) -> float:
         rows = run.data.selection(run.seed)[1].limit(examples, run.seed)

@@ -34,7 +34,7 @@ def batch(seed=0, rows=4):
 
 
 def context(**fields):
-    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda n: [batch(9, rows=n)], **fields)
+    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda n, *_: [batch(9, rows=n)], **fields)
 
 
 def train(model, method, ctx, steps, look=lambda step, model: None, settings=SETTINGS):

@@ -82,7 +82,7 @@ def run_on(kind, method, folder, student=None, teacher=None, **changes):
 
     student, teacher = student or model(0, layers=1), teacher or model(1, layers=2)
     ctx = Context(task=task, tokenizer=tokenizer, seed=0, teacher=teacher)
-    ctx.calibration = lambda examples: [collated(data, range(8)), collated(data, range(8, 16))]
+    ctx.calibration = lambda examples, *_: [collated(data, range(8)), collated(data, range(8, 16))]
     student = method.attach(student, ctx)
     ctx.train = data
     terms = method.objectives(ctx)

@@ -17,7 +17,7 @@ INPUTS = {key: BATCH[key] for key in ("input_ids", "attention_mask")}
 
 
 def context():
-    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [BATCH])
+    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: [BATCH])
 
 
 def tiny(layers=3, loud=False):

@@ -46,7 +46,7 @@ def albert_like():
 
 def context(model):
     batches = probes(model, seed=1)
-    return Context(task=None, tokenizer=None, seed=0, calibration=lambda _: batches)
+    return Context(task=None, tokenizer=None, seed=0, calibration=lambda *_: batches)
 
 
 def int8(model, **options):

@@ -55,11 +55,12 @@ def activation_ranges(
     return {name: seen.range(rule, percentile) for name, seen in observers.items() if seen.seen}
 
 
-def calibration(model: Model, ctx: Context, examples: int) -> list[dict[str, Tensor]]:
-    """Padded batches of training text, what the model reads of them, on its device."""
+def calibration(model: Model, ctx: Context, examples: int, *, by_length: bool = False) -> list[dict[str, Tensor]]:
+    """Padded batches of training text, what the model reads of them, on its device; see :meth:`Context.batches`."""
     device = next(model.parameters()).device
     return [
-        {name: tensor.to(device) for name, tensor in model_inputs(batch).items()} for batch in ctx.batches(examples)
+        {name: tensor.to(device) for name, tensor in model_inputs(batch).items()}
+        for batch in ctx.batches(examples, by_length=by_length)
     ]
 
 

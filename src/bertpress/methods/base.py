@@ -67,7 +67,7 @@ class Context:
         unlabelled: the stage trains on text without labels; logits are those of the words to guess.
         train: encoded training examples; from ``objectives`` on, as texts are tokenized after ``attach``.
         texts: the distinct texts of the train split, and those without labels where the run has any.
-        calibration: makes an iterator over padded batches of training text, in a fixed order.
+        calibration: makes padded batches of so many examples of training text, in a fixed order or by length.
         metric: a model's metric of the task on so many rows cut from train.
         state: what lives only while training (projections, gates); checkpointed, never in the artifact.
         round: which repetition of the stage this is, from 0.
@@ -87,7 +87,7 @@ class Context:
     unlabelled: bool = False
     train: Encoded | None = None
     texts: Callable[[], Sequence[str]] = lambda: ()
-    calibration: Callable[[int], Sequence[dict[str, Tensor]]] | None = None
+    calibration: Callable[[int, bool], Sequence[dict[str, Tensor]]] | None = None
     metric: Callable[[Model, int], float] | None = None
     state: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     round: int = 0
@@ -96,15 +96,20 @@ class Context:
     notes: dict[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
 
-    def batches(self, examples: int) -> Sequence[dict[str, Tensor]]:
+    def batches(self, examples: int, *, by_length: bool = False) -> Sequence[dict[str, Tensor]]:
         """Padded batches of the first ``examples`` calibration examples.
+
+        Args:
+            examples: how many.
+            by_length: texts of like length share a batch, which saves pads, and the time that they take, where it does
+                not matter which of them do.
 
         Raises:
             RuntimeError: outside a run that has data; recipes are checked for it before any weight is loaded.
         """
         if self.calibration is None:
             raise RuntimeError("this method needs calibration text, and the run has none")
-        return self.calibration(examples)
+        return self.calibration(examples, by_length)
 
     def score(self, model: Model, examples: int) -> float:
         """The task's metric, or the user's own, of a model on ``examples`` rows cut from train, never on validation.

@@ -188,8 +188,8 @@ class Budgeted(Method):
         None,
         ge=1,
         le=8192,
-        description="Length of the text that is counted or timed; null: the calibration's median. To be given where the "
-        "texts that are served are longer or shorter than those.",
+        description="Length of the text that is counted or timed; null: the calibration's median. To be given where "
+        "the texts that are served are longer or shorter than those.",
     )
     multiple_of: int = Field(16, ge=1, le=1024, description="Neurons of a network are a multiple of this, or all.")
     examples: int = Field(1024, ge=1, le=100_000, description="Training examples that everything is measured on.")

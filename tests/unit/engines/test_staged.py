@@ -109,7 +109,7 @@ def exported(tmp_path_factory):
 
 
 def test_integers_leave_where_their_simulation_does(tmp_path):
-    ctx = Context(task=None, tokenizer=None, seed=0, calibration=lambda count: [texts(count, seed=1)])
+    ctx = Context(task=None, tokenizer=None, seed=0, calibration=lambda count, *_: [texts(count, seed=1)])
     pressed = artifact.save(Int8(examples=64).finish(tiny(), ctx), None, None, tmp_path / "int8")
     pressed.export("openvino")
     batch = texts(rows=12)

@@ -41,7 +41,7 @@ def test_onnx_answers_alike(rules, tmp_path):
 
 @pytest.mark.parametrize("name", ["shares", "merged share"])
 def test_integers_run_as_integers(name, tmp_path):
-    ctx = Context(task=None, tokenizer=None, seed=0, calibration=lambda n: [texts(8, 16, 9)])
+    ctx = Context(task=None, tokenizer=None, seed=0, calibration=lambda n, *_: [texts(8, 16, 9)])
     model = Int8().finish(ruled(tiny(), RULES[name]), ctx)
     openvino.export(model, tmp_path)
     products = integer_products(tmp_path)

@@ -17,7 +17,7 @@ BATCH = {
     "attention_mask": (torch.arange(7) < torch.tensor(LENGTHS)[:, None]).long(),
     "labels": torch.tensor([0, 1, 2, 0, 1, 2]),
 }
-CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [BATCH])
+CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: [BATCH])
 
 
 def logits(model):

@@ -7,7 +7,7 @@ from short_training import TASK
 from bertpress.methods.base import Context
 from bertpress.methods.quantize.int8 import Int8
 
-CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [BATCH])
+CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: [BATCH])
 
 
 @pytest.mark.parametrize("name", PATTERNS)

@@ -254,9 +254,9 @@ class Fisher(Budgeted):
         thin = [place.reader for place in places(model).values() if place.reader.endswith(".down")]
         if self.tune == "weights" and thin:
             raise RecipeError(f"prune/fisher: tune=weights needs whole matrices, and {thin[0]} is one of two factors")
-        batches = calibration(model, ctx, self.examples)
+        batches = calibration(model, ctx, self.examples, by_length=True)
         choice = self.sizes(model, ctx, batches)
-        gradients = task_gradients(model, ctx.task, gates(model), ctx.batches(self.examples))
+        gradients = task_gradients(model, ctx.task, gates(model), ctx.batches(self.examples, by_length=True))
         fisher = {key: gradients[key].square().mean(0) for key in choice.counts}
         try:
             chosen = choice.within(

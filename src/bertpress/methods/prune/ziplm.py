@@ -241,7 +241,7 @@ class Ziplm(Budgeted):
             RecipeError: the model cannot be cut, or the budget is too small.
         """
         self.checked(model, "prune/ziplm")
-        batches = calibration(model, ctx, self.examples)
+        batches = calibration(model, ctx, self.examples, by_length=True)
         choice, found = self.sizes(model, ctx, batches), places(model)
         moments = input_moments(model, [place.reader for place in found.values()], batches)
         ladders: dict[Key, Ladder] = {}
@@ -250,7 +250,7 @@ class Ziplm(Budgeted):
             ladders[key], errors = self._ladder(model, place, moments.pop(place.reader))
             losses[key] = [float(errors[count]) for count in choice.counts[key]]
         stitched = Stitched(model, ladders, choice)
-        rows = calibration(model, ctx, self.searched)
+        rows = calibration(model, ctx, self.searched, by_length=True)
         with torch.no_grad():
             answers = [model(**batch).logits for batch in rows]
         try:

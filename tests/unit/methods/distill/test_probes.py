@@ -25,7 +25,7 @@ QUICK = {"examples": 8, "epochs": 2}
 
 def attached(student, teacher, **fields):
     method, ctx = Probes(**{**QUICK, **fields}), context(teacher)
-    ctx.calibration = lambda examples: [padded(), padded(2)]
+    ctx.calibration = lambda examples, *_: [padded(), padded(2)]
     return method, method.attach(student, ctx), ctx
 
 
@@ -60,7 +60,7 @@ def test_probes_read_a_planted_class_where_it_is():
     batch = {"input_ids": torch.tensor([[6, 7], [7, 6]] * 4), "attention_mask": torch.ones(8, 2, dtype=torch.long)}
     batch |= {"labels": torch.tensor([0, 1] * 4), "index": torch.arange(8)}
     ctx = context(teacher)
-    ctx.calibration = lambda examples: [batch]
+    ctx.calibration = lambda examples, *_: [batch]
     Probes(epochs=300, learning_rate=0.05).attach(tiny(0), ctx)
     ids = {name: batch[name] for name in ("input_ids", "attention_mask")}
     hidden = teacher(**ids, output_hidden_states=True).hidden_states
@@ -138,7 +138,7 @@ def test_probes_are_trained_once_and_found_again(tmp_path):
         Probes(**QUICK).attach(tiny(0), ctx)
         return ctx.state[STATE]
 
-    first = attach(lambda examples: [padded()])
+    first = attach(lambda *_: [padded()])
     again = attach(None)  # would raise if it looked at a text
     assert said == ["distill/probes: 3 probes trained on 2 examples"]
     for (name, a), (_, b) in zip(first.state_dict().items(), again.state_dict().items(), strict=True):
@@ -153,7 +153,7 @@ def test_training_the_probes_lowers_their_loss():
     losses = []
     for epochs in (1, 100):
         ctx = context(teacher)
-        ctx.task, ctx.calibration = task, lambda examples: [batch]
+        ctx.task, ctx.calibration = task, lambda *_: [batch]
         Probes(epochs=epochs, learning_rate=0.05).attach(tiny(0), ctx)
         ids = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
         said = ctx.state[STATE]["teacher"](
@@ -165,7 +165,7 @@ def test_training_the_probes_lowers_their_loss():
 
 def test_fifty_steps_lower_the_term():
     ctx = context(tiny(1))
-    ctx.calibration = lambda examples: [padded()]
+    ctx.calibration = lambda examples, *_: [padded()]
     first, last = before_and_after(Probes(epochs=200, learning_rate=0.05), tiny(0), ctx, [padded()])
     assert last < 0.8 * first
 

@@ -31,7 +31,7 @@ def model_of(layers=3, seed=0):
 
 def context(pretrained, metric, seed=0):
     return Context(
-        task=TASK, tokenizer=TOKENIZER, seed=seed, pretrained=pretrained, calibration=lambda _: [BATCH],
+        task=TASK, tokenizer=TOKENIZER, seed=seed, pretrained=pretrained, calibration=lambda *_: [BATCH],
         metric=lambda model, _: metric(model),
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def trained():
 
 
 def context(teacher=None, seed=0):
-    return Context(task=TASK, tokenizer=TOKENIZER, seed=seed, teacher=teacher, calibration=lambda _: BATCHES)
+    return Context(task=TASK, tokenizer=TOKENIZER, seed=seed, teacher=teacher, calibration=lambda *_: BATCHES)
 
 
 def logits(model):

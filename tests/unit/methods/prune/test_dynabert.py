@@ -34,7 +34,7 @@ def trained(seed=5):
 
 
 def context(teacher=None):
-    return Context(task=TASK, tokenizer=TOKENIZER, seed=0, teacher=teacher, calibration=lambda _: [BATCH])
+    return Context(task=TASK, tokenizer=TOKENIZER, seed=0, teacher=teacher, calibration=lambda *_: [BATCH])
 
 
 def logits(model):

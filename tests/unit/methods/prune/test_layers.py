@@ -52,7 +52,7 @@ def model_and_context(depth=4):
         "attention_mask": (torch.arange(7) < torch.tensor([[7], [5], [3], [7], [1], [6]])).long(),
         "labels": torch.tensor([0, 1, 1, 0, 1, 0]),
     }
-    return model, Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [batch])
+    return model, Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: [batch])
 
 
 def make_identity(layer):

@@ -209,7 +209,7 @@ def test_while_training_more_and_more_go_and_never_come_back():
 
     ctx = context()
     asked, batches = [], ctx.calibration
-    ctx.calibration = lambda count: asked.append(count) or batches(count)
+    ctx.calibration = lambda count, *_: asked.append(count) or batches(count)
     made = train(tiny(), method, ctx, 15, look)
     assert len(asked) == len(set(shares)) - 1, "nothing is left to do in the end"
     assert shares[0] == 1

@@ -56,10 +56,10 @@ def tiny(layers=2):
 
 
 def context(folder=None):
-    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [batch(0), batch(1, 3)], folder=folder)
+    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: [batch(0), batch(1, 3)], folder=folder)
 
 
-def no_data(_):
+def no_data(*_):
     raise AssertionError("asked for data")
 
 

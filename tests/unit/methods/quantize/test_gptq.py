@@ -162,7 +162,7 @@ def batch(seed=0, pad=0):
 
 
 def context(pad=0, count=4):
-    return Context(task=None, tokenizer=None, seed=0, calibration=lambda _: [batch(i, pad) for i in range(count)])
+    return Context(task=None, tokenizer=None, seed=0, calibration=lambda *_: [batch(i, pad) for i in range(count)])
 
 
 def inputs_of(model, names):

@@ -61,10 +61,10 @@ def tiny(layers=2, size=16, dropout=0.1, scale=0.0, ffn=24):
 
 def context(folder=None, batches=None):
     given = [batch(0), batch(1)] if batches is None else batches
-    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: given, folder=folder)
+    return Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: given, folder=folder)
 
 
-def no_data(_):
+def no_data(*_):
     raise AssertionError("asked for data")
 
 

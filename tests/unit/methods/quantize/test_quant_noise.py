@@ -39,7 +39,7 @@ def context(teacher=None, pad=0, said=None):
     task = tasks.resolve("text-classification")
     say = (lambda _: None) if said is None else said.append
     return Context(task=task, tokenizer=None, seed=3, teacher=teacher, say=say,
-                   calibration=lambda _: [batch(0, pad), batch(1, pad)])  # fmt: skip
+                   calibration=lambda *_: [batch(0, pad), batch(1, pad)])  # fmt: skip
 
 
 def answer(model):

@@ -36,7 +36,7 @@ def batch(seed=0):
 
 
 def context():
-    return Context(task=SST2, tokenizer=None, seed=0, calibration=lambda _: [batch(0), batch(1)])
+    return Context(task=SST2, tokenizer=None, seed=0, calibration=lambda *_: [batch(0), batch(1)])
 
 
 def trained(method, model, steps=3):

@@ -24,7 +24,7 @@ REFERENCE = {"bottleneck": 128, "embedding_size": 128, "ffn": 512}
 
 
 def context(seed=0):
-    return Context(task=TASK, tokenizer=None, seed=seed, calibration=lambda _: [BATCH])
+    return Context(task=TASK, tokenizer=None, seed=seed, calibration=lambda *_: [BATCH])
 
 
 def teacher(seed=3, **shape):

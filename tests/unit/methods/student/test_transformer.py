@@ -16,7 +16,7 @@ BATCH = {
     "attention_mask": (torch.arange(7) < torch.tensor([[7], [5], [3], [7], [1], [6]])).long(),
     "labels": torch.tensor([0, 1, 1, 0, 1, 0]),
 }
-CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda _: [BATCH])
+CTX = Context(task=TASK, tokenizer=None, seed=0, calibration=lambda *_: [BATCH])
 
 
 def teacher():

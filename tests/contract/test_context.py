@@ -1,4 +1,4 @@
-"""What a method scores models on while it searches: rows cut from train, the task's metric or the user's own."""
+"""What a run gives its methods: training text to measure on, and rows cut from train to score models on."""
 
 import pytest
 
@@ -33,3 +33,27 @@ def test_a_users_metric_sees_as_many_rows_as_asked(bench, tmp_path):
 def test_without_data_there_is_no_score(bench):
     with pytest.raises(RuntimeError, match="needs rows to score models on"):
         Context(task=bench.data.task, tokenizer=None, seed=0).score(bench.teacher, 1)
+
+
+def rows_of(batches):
+    """Each feature without its pads."""
+    return [
+        (ids[mask.bool()].tolist(), labels.tolist())
+        for batch in batches
+        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
+    ]
+
+
+def padded(batches):
+    return sum(batch["attention_mask"].numel() for batch in batches)
+
+
+def test_by_length_the_examples_are_the_same_and_the_pads_fewer(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertpress.stages.CALIBRATION_BATCH", 4)
+    ctx = context_for(run_of(bench, tmp_path / "run"), seed=0)
+    plain, alike = ctx.batches(12), ctx.batches(12, by_length=True)
+    assert len(plain) == len(alike) == 3
+    assert sorted(rows_of(plain)) == sorted(rows_of(alike))
+    lengths = [len(ids) for ids, _ in rows_of(alike)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert padded(alike) < padded(plain)
