@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -290,13 +291,10 @@ def context_for(run: Run, *, seed: int, round: int = 0, folder: Path | None = No
     def calibration(examples: int, by_length: bool) -> Sequence[dict[str, Tensor]]:
         rows = run.data.train.limit(examples, run.seed)
         encoded = tasks.encode(run.data.task, rows, ctx.tokenizer, training=True)
-        size, group = CALIBRATION_BATCH // encoded.group, encoded.group
+        collate, step, order = collate_for(ctx.tokenizer), CALIBRATION_BATCH, list(range(len(encoded)))
         if by_length:
-            batches = list(BucketSampler(encoded.lengths, size, shuffle=False, group=group))
-        else:
-            batches = [list(range(len(encoded))[at : at + size * group]) for at in range(0, len(encoded), size * group)]
-        collate = collate_for(ctx.tokenizer)
-        return [collate([encoded[i] for i in batch]) for batch in batches]
+            order = list(chain.from_iterable(BucketSampler(encoded.lengths, 1, shuffle=False, group=encoded.group)))
+        return [collate([encoded[i] for i in order[at : at + step]]) for at in range(0, len(order), step)]
 
     def metric(model: BertpressPreTrainedModel, examples: int) -> float:
         rows = run.data.selection(run.seed)[1].limit(examples, run.seed)
