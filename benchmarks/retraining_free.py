@@ -16,27 +16,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 from comparison import CACHE, save_timings, teacher_of, timed
 
-from bertpress import tasks
+from bertpress import artifact, tasks
 from bertpress.measure.environment import usable_cores
-from bertpress.measure.texts import Reader
-from bertpress.outcome import scores, texts_of
+from bertpress.outcome import scores
 from bertpress.recipe import Recipe
 from bertpress.runner import Pressed, Request, press
+from bertpress.search.rows import median_tokens
 
 SPEED_BAR, AIM, DROP_BAR, SECONDS_BAR = 1.3, 1.6, 1.0, 300.0
 PRUNE = {"budget": "latency", "engine": "openvino", "tune": "weights", "damping": 0.1, "examples": 2048}
-
-
-def median_tokens(teacher: Path, task: str, data: Path) -> int:
-    """Length of the median text of the validation split."""
-    read, what = Reader(teacher), tasks.resolve(task)
-    texts = texts_of(what, tasks.load(what, "validation", data))
-    return median_low(len(one["input_ids"]) for text in texts for one in read.features(text))
 
 
 def made(recipe: Recipe, teacher: Path, place: Path, options: argparse.Namespace) -> tuple[Request, Pressed]:
@@ -76,7 +68,10 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("results/retraining_free.json"))
     options = parser.parse_args()
     teacher = teacher_of(options.task, options.teachers, options.model)
-    fields = {**PRUNE, "keep": options.keep, "tokens": median_tokens(teacher, options.task, options.data)}
+    read = artifact.load(teacher)
+    assert read.task is not None
+    tokens = median_tokens(read, read.task, tasks.load(read.task, "validation", options.data))
+    fields = {**PRUNE, "keep": options.keep, "tokens": tokens}
     changes = [f"stages.prune.use.0.{name}={json.dumps(value)}" for name, value in fields.items()]
     changes += [f"stages.prune.use.0.{item}" for item in options.set]
     export = 'export=["openvino"]'
