@@ -19,12 +19,14 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from comparison import CACHE, save_timings, timed
 
 from bertpress import api, artifact, tasks
 from bertpress.artifact.predict import logits_of
+from bertpress.encoder.tokenizers import read_tokenizer
 from bertpress.engines import load_engine
 from bertpress.measure.environment import usable_cores
 from bertpress.outcome import BATCH
@@ -44,14 +46,24 @@ def told(line: str) -> None:
 def search(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """The search itself; goes on where it was stopped."""
     model = options.models / options.model
+    tokens = served(options)
     command = (
         f"bertpress search {options.model} --task {options.task} --data DIR --max-drop {options.max_drop:g} "
-        f"--budget {options.budget} --threads {options.threads} --out runs/search"
+        f"--budget {options.budget} --threads {options.threads} --tokens {tokens} --out runs/search"
     )
     return api.search(
         model, task=options.task, data=options.data, out=place, max_drop=options.max_drop, budget=options.budget,
-        threads=options.threads, resume=(place / "run.json").is_file(), command=command, say=told,
+        threads=options.threads, tokens=tokens, resume=(place / "run.json").is_file(), command=command, say=told,
     )  # fmt: skip
+
+
+def served(options: argparse.Namespace) -> int:
+    """Tokens of the middle one of the validation texts, of which nothing else is read before the winner stands."""
+    task = tasks.resolve(options.task)
+    rows = tasks.load(task, "validation", options.data)
+    reads = read_tokenizer(options.models / options.model)
+    texts = [list(map(str, rows.column(name))) for name in task.text_columns]
+    return median_low(map(len, reads(*texts, truncation=True, max_length=task.max_length)["input_ids"]))
 
 
 def recipes(options: argparse.Namespace, place: Path) -> dict[str, Any]:

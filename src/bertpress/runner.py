@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from bertpress.needs import check_needs, check_readings, check_runtimes, hardwar
 from bertpress.other_tasks import load_others
 from bertpress.outcome import measure, tokenizer_of
 from bertpress.recipe import Recipe
+from bertpress.repeated import take_over
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
@@ -51,6 +53,7 @@ class Request:
         validation_limit: at most so many validation rows.
         unlabelled: text without labels, in a file, a folder, or rows; None: that of the train splits under ``data``.
         cache: folder of the teacher's answers, which runs may share; None: one of the run's own.
+        known: folder of another run of the same request but for the recipe; stages that both begin with are taken over.
     """
 
     model: str | Path
@@ -70,6 +73,7 @@ class Request:
     validation_limit: int | None = None
     unlabelled: Path | Rows | None = None
     cache: Path | None = None
+    known: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -180,6 +184,8 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
             folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others,
             request.cache, reads,
         )  # fmt: skip
+        if request.known is not None:
+            distributed.by_first(partial(take_over, folder, request.known, say))
         model = source.model if request.teacher is not None else teacher
         reports = []
         for number, stage in enumerate(recipe.stages, start=1):

@@ -23,6 +23,7 @@ FLOORS = [
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
     {
         "recipe",
+        "repeated",
         "runfolder",
         "stages",
         "outcome",

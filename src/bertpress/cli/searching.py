@@ -73,6 +73,10 @@ def search(
         float, Option("--confidence", min=0.5, max=0.99, help="Probability that the winner keeps the limit.")
     ] = 0.8,
     engine: Annotated[Engine | None, Option("--engine", help="What will run it; else OpenVINO where it is.")] = None,
+    tokens: Annotated[
+        int | None,
+        Option("--tokens", min=1, help="Length of the texts that will be served; else the train split's median."),
+    ] = None,
     students: Annotated[
         int | None, Option("--students", min=0, help="At most so many trainings, whatever time is left.")
     ] = None,
@@ -100,6 +104,7 @@ def search(
         budget=budget,
         confidence=confidence,
         engine=engine,
+        tokens=tokens,
         students=students,
         ray=ray,
         data=data,

@@ -63,6 +63,11 @@ def places(model: Model) -> dict[Key, Place]:
     return found
 
 
+def factored(model: Model) -> str | None:
+    """Name of a map that reads units and is the first of two factors; None where all are whole."""
+    return next((place.reader for place in places(model).values() if place.reader.endswith(".down")), None)
+
+
 def gates(model: Model) -> dict[Any, tuple[nn.Module, int]]:
     """Masks of all these units, as importances want them."""
     return {**head_gates(model), **neuron_gates(model)}

@@ -13,9 +13,13 @@ from bertpress.training.settings import TrainSettings
 
 BATCH = TrainSettings().batch_size
 EXAMPLES = 9000
-"""Rows that students learn from: the same for all, so that the teacher answers each once."""
-RUNGS = (1, 3, 9)
-"""Passes over them, from the first short run of a student to the longest."""
+"""That a student sees in its first, shortest run, and exits in each pass."""
+RUNGS = (1, 3, 9, 27)
+"""So many times as many it sees in that and in each longer run."""
+EVEN, OWN = WIDTHS = ("even", "own")
+"""Widths of a student's layers: the same for all, or chosen for each by what the teacher's would lose."""
+DAMPING = 0.1
+"""Of weights that least squares move; less fits the few examples too closely."""
 CUTS = (0.85, 0.7, 0.55, 0.4)
 """Shares of the layers' cost that stay without training."""
 EXIT_EPOCHS = 2
@@ -32,10 +36,11 @@ class Candidate(NamedTuple):
         kind: see :class:`bertpress.search.aim.Tried`.
         recipe: that makes it.
         share: of the teacher's layers, in cost.
-        examples: that are seen in training.
+        examples: that are seen in training, beside that of ``below``.
         rung: of a student.
         choices: that made the recipe, of a student.
         trial: its number at the sampler.
+        below: name of the candidate whose stages its own begin with.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Candidate(NamedTuple):
     rung: int = 0
     choices: dict[str, Any] | None = None
     trial: int | None = None
+    below: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Space:
         engine: what times the sub-units of layers.
         tokens: length of the text that is timed.
         rows: of the training split.
+        whole: whether the model's matrices are, and not products of two factors.
         runtime: to export to; None: none.
         trims: whether tokens that no text uses may go.
         leaves: whether texts may leave early.
@@ -68,6 +75,7 @@ class Space:
     engine: Literal["torch", "openvino"]
     tokens: int
     rows: int
+    whole: bool
     runtime: str | None
     trims: bool
     leaves: bool
@@ -104,7 +112,10 @@ class Space:
     def fisher(self, keep: float) -> dict[str, Any]:
         """Heads and neurons chosen for each layer, within a share of the cost."""
         budget = "latency" if self.target == "latency" else "macs"
-        return {"prune/fisher": {"keep": keep, "budget": budget, "engine": self.engine, "tokens": self.tokens}}
+        settings = {"keep": keep, "budget": budget, "engine": self.engine, "tokens": self.tokens}
+        if self.whole:
+            settings |= {"tune": "weights", "damping": DAMPING}
+        return {"prune/fisher": settings}
 
     @property
     def vocabulary(self) -> Stages:
@@ -115,26 +126,38 @@ class Space:
         """A cut model that learns from the teacher's answers.
 
         Args:
-            choices: ``layers``, ``keep`` (the share of their cost), ``learning_rate``.
+            choices: ``layers``; ``width``, which is ``even`` or each layer's own; ``keep``, the share of every layer's
+                heads and neurons or of what all cost; ``learning_rate``.
             trial: its number.
             rung: how long it learns.
         """
-        layers, keep = choices["layers"], choices["keep"]
-        name, examples = f"student-{trial}-{rung}", RUNGS[rung] * min(EXAMPLES, self.rows)
-        recipe = self.recipe(
-            name, f"{layers} of {self.depth} layers, {keep:.0%} of their cost.", self._learning(choices, rung)
-        )
-        return Candidate(name, "student", recipe, keep * layers / self.depth, examples, rung, choices, trial)
+        layers, keep, name = choices["layers"], choices["keep"], f"student-{trial}-{rung}"
+        kept = "heads and neurons" if choices["width"] == EVEN else "their cost"
+        summary = f"{layers} of {self.depth} layers, {keep:.0%} of {kept}."
+        recipe = self.recipe(name, summary, self._learning(choices, rung))
+        return Candidate(
+            name, "student", recipe, keep * layers / self.depth, self.seen(rung), rung, choices, trial
+        )  # fmt: skip
+
+    def seen(self, rung: int) -> int:
+        """Examples that a student's run sees: new rows as long as there are any."""
+        return RUNGS[rung] * min(EXAMPLES, self.rows)
 
     def _learning(self, choices: dict[str, Any], rung: int) -> Stages:
-        depth: Stages = []
-        if choices["layers"] < self.depth:
-            depth = [{"student/transformer": {"layers": choices["layers"]}}]
+        layers, keep = choices["layers"], choices["keep"]
+        shape: Stages = []
+        if choices["width"] == EVEN:
+            shape = [{"student/transformer": {"layers": layers, "heads": keep, "ffn": keep}}]
+        elif layers < self.depth:
+            shape = [{"student/transformer": {"layers": layers}}, self.fisher(keep)]
+        else:
+            shape = [self.fisher(keep)]
         answers = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
+        rows = min(self.seen(rung), self.rows)
         train = {
-            "epochs": RUNGS[rung], "max_examples": min(EXAMPLES, self.rows), "learning_rate": choices["learning_rate"]
+            "epochs": self.seen(rung) / rows, "max_examples": rows, "learning_rate": choices["learning_rate"]
         }  # fmt: skip
-        use = [*depth, self.fisher(choices["keep"]), *self.vocabulary, answers]
+        use = [*shape, *self.vocabulary, answers]
         return [{"name": "cut", "use": use, "train": train}]
 
     def with_exits(self, winner: Candidate, spare: float) -> Candidate | None:
@@ -152,16 +175,20 @@ class Space:
             "use": [{"exit/fastbert": {"every": 2, "drop": round(spare / 2, 3)}}],
             "train": {"epochs": EXIT_EPOCHS, "max_examples": seen, "learning_rate": 1e-3},
         }
-        name, examples = f"{winner.name}-exits", winner.examples + EXIT_EPOCHS * seen
-        summary = f"{winner.recipe.summary[:-1]}; early exits."
+        name, summary = f"{winner.name}-exits", f"{winner.recipe.summary[:-1]}; early exits."
         recipe = self.recipe(name, summary, [*winner.recipe.to_dict()["stages"][:-1], exits])
-        return winner._replace(name=name, kind="compound", recipe=recipe, examples=examples)
+        return winner._replace(
+            name=name, kind="compound", recipe=recipe, examples=EXIT_EPOCHS * seen, below=winner.name
+        )  # fmt: skip
 
     def first(self) -> list[dict[str, Any]]:
         """Students that are tried before the sampler knows anything."""
         two_thirds, half = (max(1, math.ceil(self.depth * share)) for share in (2 / 3, 1 / 2))
-        shapes = [(self.depth, 0.5), (self.depth, 0.35), (two_thirds, 0.5), (half, 0.6)]
-        return [{"layers": layers, "keep": keep, "learning_rate": 1e-4} for layers, keep in dict.fromkeys(shapes)]
+        shapes = [(two_thirds, EVEN, 0.35), (self.depth, OWN, 0.5), (half, EVEN, 0.5), (two_thirds, EVEN, 0.5)]
+        return [
+            {"layers": layers, "width": width, "keep": keep, "learning_rate": 2e-4}
+            for layers, width, keep in dict.fromkeys(shapes)
+        ]
 
 
 def affordable_rungs(seconds: Sequence[float], budget: float) -> int:

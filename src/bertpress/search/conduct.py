@@ -15,13 +15,14 @@ from bertpress.encoder.subnetworks import obstacle
 from bertpress.engines import available
 from bertpress.errors import EngineError, Interrupted, RecipeError, UserError
 from bertpress.inputs import TaskOptions, folder_of, model_of, rows_of, task_of
+from bertpress.methods.budgets import factored
 from bertpress.methods.latency import on_this_machine
 from bertpress.needs import check_one_process
 from bertpress.report.numerals import duration
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say
 from bertpress.search.aim import Aim, Target, Tried, best_cost, finalists, promotion
-from bertpress.search.candidates import EXAMPLES, RUNGS, Candidate, Space, affordable_rungs
+from bertpress.search.candidates import EXIT_EPOCHS, RUNGS, Candidate, Space, affordable_rungs
 from bertpress.search.clock import Clock, Pace, seconds_of
 from bertpress.search.costs import Costs, LayerTimes, parameters
 from bertpress.search.ending import TIMED, end, timed
@@ -33,7 +34,7 @@ from bertpress.tasks import Task, UserMetric
 
 HOPELESS = 10.0
 """Points beyond the limit at which no deeper cut without training is tried."""
-RESERVE = 0.15
+RESERVE = 0.1
 """Share of the budget that the last measurements are given."""
 
 
@@ -55,6 +56,7 @@ def search(
     seed: int = 0,
     resume: bool = False,
     threads: int | None = None,
+    tokens: int | None = None,
     students: int | None = None,
     ray: str | None = None,
     command: str = "",
@@ -83,6 +85,7 @@ def search(
         seed: of everything random.
         resume: go on with the search in ``out``.
         threads: of whatever is timed; all cores when None.
+        tokens: of the texts that will be served, which times are taken at; the median of the train split's when None.
         students: at most so many trainings, whatever time is left.
         ray: address of a Ray cluster that makes students, as many at once as it has room for; None: this machine.
         command: what repeats the search.
@@ -107,14 +110,15 @@ def search(
         rows_of(selection, SELECTION), seed,
     )  # fmt: skip
     identity = {"search": aim.model_dump(mode="json"), "model": str(source), "engine": engine, "seed": seed,
-                "task": rows.task.model_dump(mode="json")}  # fmt: skip
+                "tokens": tokens, "task": rows.task.model_dump(mode="json")}  # fmt: skip
     folder = RunFolder.open(Path(out), identity, resume=resume)
     clock = Clock(seconds, folder)
     try:
         teacher = prepared(source, rows, folder, seconds / 3, seed, say)
         setting = Setting(
-            folder, rows.task, rows.fit, rows.chosen_on, teacher.path, engine, seed, threads, own_metric, command, say
-        )
+            folder, rows.task, rows.fit, rows.chosen_on, teacher.path, engine, seed, threads, own_metric, command, say,
+            tokens,
+        )  # fmt: skip
         course = Course(setting, aim, clock, teacher, students, ray)
         course.run()
         return end(course, rows, clock)
@@ -172,14 +176,16 @@ class Course:
         return Space(
             target=self.aim.target, depth=len(self.teacher.blueprint.layers),
             engine="openvino" if setting.engine == "openvino" else "torch", tokens=self.tokens, rows=len(setting.fit),
-            runtime=runtime_of(setting.engine), trims=head,
+            whole=factored(self.teacher.model) is None, runtime=runtime_of(setting.engine), trims=head,
             leaves=head and not setting.task.multi_label and not setting.task.is_regression,
         )  # fmt: skip
 
     @cached_property
     def tokens(self) -> int:
-        """Median length of the texts."""
+        """Length of the texts that will be served, as far as it is known."""
         setting = self.setting
+        if setting.tokens is not None:
+            return setting.tokens
         rows = setting.fit.limit(min(256, len(setting.fit)), setting.seed)
         return median_tokens(self.teacher, setting.task, rows)
 
@@ -211,10 +217,11 @@ class Course:
         best = finalists([each for each in self.tried if each.kind != "compound"], self.aim, 1)
         for each in best:
             self._exits(each.name)
+        self.setting.forget()
 
     def _students(self) -> None:
-        passes = [self.pace.training(epochs * min(EXAMPLES, self.space.rows), 0.5) for epochs in RUNGS]
-        rungs = affordable_rungs(passes, self.clock.budget)
+        runs = [self.pace.training(self.space.seen(rung), 0.5) for rung in range(len(RUNGS))]
+        rungs = affordable_rungs(runs, self.clock.budget)
         setting = self.setting
         proposals = Proposals(setting.folder.path, self.space.depth, setting.seed, self.space.first())
         for rung in range(len(RUNGS)):
@@ -232,7 +239,7 @@ class Course:
                     proposals.answer(tried.trial, tried.price, tried.lost)
 
     def _next(self, proposals: Proposals, rungs: int, begun: list[Candidate]) -> Candidate | None:
-        """One that is trained on, else a new one, else one that is trained on as no new one fits the time."""
+        """One that is trained on, else a new one, as long as there is time for a long run of the best after it."""
         trained = sum(each.kind == "student" for each in self.tried) + len(begun)
         if self.students is not None and trained >= self.students:
             return None
@@ -244,14 +251,23 @@ class Course:
     def _options(self, proposals: Proposals, rungs: int, begun: list[Candidate]) -> Iterator[Candidate | None]:
         seen = [*self.tried, *map(untried, begun)]
         yield self._longer(promotion(seen, self.aim, rungs))
+        longest = self._longest(promotion(seen, self.aim, rungs, eager=True), rungs)
+        if longest is not None and not self._fits(longest, self.pace(self.space.seen(0), 0.5)):
+            yield longest
         found = proposals.next(self._affordable, [each.trial for each in begun if each.trial is not None])
         yield None if found is None else self.space.student(found.choices, found.number, 0)
-        yield self._longer(promotion(seen, self.aim, rungs, eager=True))
+        yield longest
 
-    def _longer(self, tried: Tried | None) -> Candidate | None:
+    def _longer(self, tried: Tried | None, by: int = 1) -> Candidate | None:
         if tried is None or tried.trial is None or tried.choices is None:
             return None
-        return self.space.student(tried.choices, tried.trial, tried.rung + 1)
+        return self.space.student(tried.choices, tried.trial, tried.rung + by)
+
+    def _longest(self, tried: Tried | None, rungs: int) -> Candidate | None:
+        """The longest run of a student that there is time for."""
+        steps = () if tried is None else range(rungs - 1 - tried.rung, 0, -1)
+        longer = (self._longer(tried, by) for by in steps)
+        return next((each for each in longer if each is not None and self._fits(each)), None)
 
     def _affordable(self, choices: dict[str, Any]) -> bool:
         return self.costs.at(choices["keep"] * choices["layers"] / self.space.depth) < best_cost(self.tried, self.aim)
@@ -262,14 +278,18 @@ class Course:
         if not self.aim.keeps(below.drop):
             return
         found = self.space.with_exits(self.made[name], self.aim.max_drop - below.lost)
+        if found is not None and not (self.setting.place(name) / "stages").is_dir():  # an earlier session forgot them
+            found = found._replace(examples=found.examples + self.made[name].examples)
         if found is not None and found.name not in self.made and self._fits(found):
             self._try(found)
 
-    def _fits(self, candidate: Candidate) -> bool:
-        """Whether there is time for it; what was tried before takes none."""
+    def _fits(self, candidate: Candidate, more: float = 0.0) -> bool:
+        """Whether there is time for it and for so many more seconds; what was tried before takes none."""
         if self.setting.known(candidate) is not None:
             return True
-        return self.pace(candidate.examples, candidate.share) <= self.clock.left - RESERVE * self.clock.budget
+        if candidate.kind == "student" and self.aim.target == "latency":
+            more += self.pace(EXIT_EPOCHS * self.space.seen(0), candidate.share)  # what will complement it
+        return self.pace(candidate.examples, candidate.share) + more <= self.clock.left - RESERVE * self.clock.budget
 
     def _try(self, candidate: Candidate) -> Tried:
         setting, new = self.setting, self.setting.known(candidate) is None

@@ -11,9 +11,10 @@ from bertpress.artifact.folder import staged
 from bertpress.measure.bench import Candidate as Timed
 from bertpress.measure.bench import interleave
 from bertpress.measure.environment import environment, usable_cores
-from bertpress.outcome import TIMED_TEXTS, texts_of
+from bertpress.outcome import texts_of
 from bertpress.report.search import search_page
 from bertpress.search.aim import Aim, Kind, Tried, finalists, probability
+from bertpress.search.rows import timed_rows
 from bertpress.search.setting import Setting
 from bertpress.study.pareto import dominated
 from bertpress.training.progress import Meter
@@ -30,7 +31,8 @@ ROUNDS = 15
 
 def timed(setting: Setting, names: Sequence[str]) -> dict[str, Any]:
     """The teacher in PyTorch and some candidates on the engine, by turns, on texts of the rows chosen on."""
-    texts = texts_of(setting.task, setting.chosen_on.limit(min(TIMED_TEXTS, len(setting.chosen_on)), setting.seed))
+    whole = artifact.load(setting.teacher, verify=False)
+    texts = texts_of(setting.task, timed_rows(whole, setting.task, setting.chosen_on, setting.tokens, setting.seed))
     candidates = [
         Timed("teacher", setting.teacher, "torch"),
         *(Timed(name, setting.place(name) / "model", setting.engine) for name in names),
@@ -60,6 +62,7 @@ def end(course: Course, rows: SearchRows, clock: Clock) -> dict[str, Any]:
         "seed": setting.seed,
         "task": setting.task.model_dump(mode="json"),
         "engine": setting.engine,
+        "tokens": course.tokens,
         "aim": aim.model_dump(mode="json"),
         "budget": {"seconds": clock.budget, "spent": round(clock.spent, 1)},
         "rows": {

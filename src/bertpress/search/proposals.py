@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
 
 from bertpress.errors import UserError
+from bertpress.search.candidates import WIDTHS
 
 JOURNAL = "trials.log"
 ASKED = 25
@@ -44,7 +45,7 @@ class Proposals:
 
     def __init__(self, folder: Path, depth: int, seed: int, first: Sequence[dict[str, Any]]) -> None:
         import optuna
-        from optuna.distributions import FloatDistribution, IntDistribution
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
@@ -52,6 +53,7 @@ class Proposals:
         self.optuna, self.seed, self.startup = optuna, seed, len(first)
         self.space = {
             "layers": IntDistribution(max(1, depth // 3), depth),
+            "width": CategoricalDistribution(WIDTHS),
             "keep": FloatDistribution(0.1, 0.9, step=0.05),
             "learning_rate": FloatDistribution(3e-5, 3e-4, log=True),
         }

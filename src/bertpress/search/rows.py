@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
+
+import numpy as np
 
 from bertpress import artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.data import Data
 from bertpress.encoder.sources import find
-from bertpress.outcome import tokenizer_of
+from bertpress.outcome import TIMED_TEXTS, tokenizer_of
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say, fine_tune
 from bertpress.tasks import Rows, Task
@@ -107,3 +109,31 @@ def prepared(model: str | Path, rows: SearchRows, folder: RunFolder, seconds: fl
 def median_tokens(made: Artifact, task: Task, rows: Rows) -> int:
     """Tokens of the middle one of these rows, as the model reads them."""
     return max(1, median_low(map(int, tasks.encode(task, rows, made.tokenizer, training=False).lengths)))
+
+
+def timed_rows(made: Artifact, task: Task, rows: Rows, tokens: int | None, seed: int) -> Rows:
+    """Rows to time on, some of these at random; those that have so many tokens in the middle where that is given."""
+    if tokens is None:
+        return rows.limit(TIMED_TEXTS, seed)
+    encoded = tasks.encode(task, rows, made.tokenizer, training=False)
+    lengths = np.zeros(len(rows), np.int64)
+    np.maximum.at(lengths, encoded.row_of, np.asarray(encoded.lengths))
+    return rows.subset(around(lengths.tolist(), tokens, TIMED_TEXTS, seed))
+
+
+def around(lengths: Sequence[int], tokens: int, count: int, seed: int) -> list[int]:
+    """Positions of at most ``count``, increasing, as many at most so long as longer, drawn at random.
+
+    Where all are shorter, or all longer, those that are nearest.
+
+    >>> around([5, 30, 5, 5, 40], 24, 4, seed=0) in ([0, 1, 2, 4], [0, 1, 3, 4], [1, 2, 3, 4])
+    True
+    >>> around([5, 7, 9, 6], 24, 2, seed=0)
+    [1, 2]
+    """
+    sides = [[i for i, n in enumerate(lengths) if (n > tokens) == longer] for longer in (False, True)]
+    half = min(count // 2, *map(len, sides))
+    if half == 0:
+        return sorted(sorted(range(len(lengths)), key=lambda i: abs(lengths[i] - tokens))[:count])
+    draw = np.random.default_rng(seed)
+    return sorted(int(i) for side in sides for i in draw.choice(side, half, replace=False))

@@ -42,6 +42,7 @@ class Setting:
         metric: the user's own.
         command: what repeats the search.
         say: shows one line of progress.
+        tokens: of the texts that will be served; those of the train split when None.
     """
 
     folder: RunFolder
@@ -55,6 +56,7 @@ class Setting:
     metric: UserMetric | None
     command: str
     say: Say
+    tokens: int | None = None
 
     @cached_property
     def truth(self) -> list[Any]:
@@ -107,6 +109,11 @@ class Setting:
         _tidy(place)
         return tried
 
+    def forget(self) -> None:
+        """Remove the stages of all candidates, once none is made any more."""
+        for place in (self.folder / "candidates").iterdir():
+            shutil.rmtree(place / "stages", ignore_errors=True)
+
     def make(self, candidate: Candidate) -> tuple[Artifact, float]:
         """Run a candidate's recipe, on whatever machine; the artifact, and the seconds that it took where it was made.
 
@@ -118,7 +125,7 @@ class Setting:
         request = Request(
             self.teacher, candidate.recipe, self.task, place, seed=self.seed, threads=self.threads, resume=True,
             command=self.command, train=self.fit, validation=self.chosen_on, metric=self.metric,
-            cache=self.folder / "cache",
+            cache=self.folder / "cache", known=None if candidate.below is None else self.place(candidate.below),
         )  # fmt: skip
         made = press(request, self.say).artifact
         took = RunFolder(place).once(MADE, lambda: {"seconds": time.monotonic() - began})
@@ -193,7 +200,9 @@ def saving_of(made: Artifact) -> float:
 
 
 def _tidy(place: Path) -> None:
-    """Remove what only the run itself needed."""
+    """Remove what only the run itself needed; others may begin with its stages."""
     for path in place.iterdir():
-        if path.is_dir() and path.name != "model":
+        if path.is_dir() and path.name not in ("model", "stages"):
             shutil.rmtree(path)
+    for path in place.glob("stages/*/training"):
+        shutil.rmtree(path)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bertpress.search.aim import Aim, Tried, best_cost, finalists, probability, promotion
+from bertpress.search.aim import Aim, Tried, best_cost, finalists, foreseen, probability, promotion
 from bertpress.search.ending import front, sure, winner_of
 from bertpress.tasks.bootstrap import Drop
 
@@ -44,24 +44,35 @@ def test_without_a_sure_one_the_likeliest_is_returned():
     assert best_cost(everything, AIM) == math.inf
 
 
-def test_one_of_three_goes_on_the_one_that_loses_least_beyond_the_limit():
-    first = [tried("a", 3, 2.0, trial=0), tried("b", 2, 3.0, trial=1)]
+def test_each_longer_run_leaves_two_thirds_of_what_is_lost():
+    found = [foreseen(tried("a", 1, 5.4, rung=1), rung) for rung in (1, 2, 4)]
+    assert found == pytest.approx([5.4, 3.6, 1.6])
+
+
+def test_one_of_three_goes_on_the_cheapest_that_will_keep_the_limit():
+    first = [tried("a", 3, 1.3, trial=0), tried("b", 2, 1.4, trial=1)]
     assert promotion(first, AIM, rungs=2) is None
-    assert promotion(first, AIM, rungs=2, eager=True).name == "a"
-    three = [*first, tried("c", 1, 9.0, trial=2)]
-    assert promotion(three, AIM, rungs=2).name == "a"
+    assert promotion(first, AIM, rungs=2, eager=True).name == "b"
+    three = [*first, tried("c", 1, 1.6, trial=2)]
+    assert promotion(three, AIM, rungs=2).name == "b"
+    assert promotion(three, AIM, rungs=3).name == "c"  # loses 0.71 after two longer runs
     assert promotion(three, AIM, rungs=1) is None
-    gone = [*three, tried("a-1", 3, 1.4, rung=1, trial=0)]
-    assert promotion(gone, AIM, rungs=2) is None
-    assert promotion(gone, AIM, rungs=2, eager=True).name == "b"
+    gone = [*three, tried("b-2", 2, 1.1, rung=2, trial=1)]  # a run in between was left out
+    assert promotion(gone, AIM, rungs=3) is None
+    assert promotion(gone, AIM, rungs=3, eager=True).name == "c"
 
 
-def test_what_is_dearer_than_a_sure_one_or_hopeless_does_not_go_on():
-    students = [tried(name, cost, lost, trial=i) for i, (name, cost, lost) in enumerate([("a", 5, 2), ("b", 2, 4.5)])]
-    anchor = tried("bits", 4, 0.0, kind="anchor")
-    assert promotion([anchor, *students], AIM, rungs=2, eager=True) is None
-    cheap = tried("c", 3, 3.9, trial=2)
-    assert promotion([anchor, *students, cheap], AIM, rungs=2).name == "c"
+def test_where_none_will_keep_the_limit_the_one_that_loses_least_goes_on_once_nothing_else_is_left():
+    students = [tried("a", 3, 5.0, trial=0), tried("b", 2, 4.5, trial=1), tried("c", 1, 9.0, trial=2)]
+    assert promotion(students, AIM, rungs=2) is None
+    assert promotion(students, AIM, rungs=2, eager=True).name == "b"
+
+
+def test_what_is_dearer_than_a_sure_one_does_not_go_on():
+    anchor, dear = tried("bits", 4, 0.0, kind="anchor"), tried("a", 5, 1.1, trial=0)
+    assert promotion([anchor, dear], AIM, rungs=2, eager=True) is None
+    cheap = tried("b", 3, 1.4, trial=1)
+    assert promotion([anchor, dear, cheap], AIM, rungs=2, eager=True).name == "b"
 
 
 def test_the_front_is_what_nothing_beats():

@@ -6,7 +6,10 @@ from bertpress.errors import UserError
 from bertpress.search import proposals
 from bertpress.search.proposals import Proposals
 
-FIRST = [{"layers": 6, "keep": 0.5, "learning_rate": 1e-4}, {"layers": 4, "keep": 0.35, "learning_rate": 1e-4}]
+FIRST = [
+    {"layers": 6, "width": "own", "keep": 0.5, "learning_rate": 1e-4},
+    {"layers": 4, "width": "even", "keep": 0.35, "learning_rate": 1e-4},
+]
 
 
 def anything(_):
@@ -29,6 +32,7 @@ def test_the_first_come_first_and_the_others_lie_in_the_space(tmp_path):
     for choices in seen:
         assert 2 <= choices["layers"] <= 6
         assert 0.1 <= choices["keep"] <= 0.9
+        assert choices["width"] in ("even", "own")
     assert len({tuple(choices.values()) for choices in seen}) == 6
 
 

@@ -156,7 +156,10 @@ def test_latencies_are_predicted_and_exits_complement_whole_and_student(teacher,
 
     monkeypatch.setattr(conduct, "on_this_machine", lambda tokens, engine: timer)
     monkeypatch.setattr(candidates, "CUTS", ())
-    found = search(teacher, data, tmp_path / "out", target="latency", max_drop=60.0, students=1)
+    said = []
+    found = search(
+        teacher, data, tmp_path / "out", target="latency", max_drop=60.0, students=1, tokens=6, say=said.append
+    )
     names = [each["name"] for each in found["candidates"]]
     assert names == ["bits", "student-0-0", "bits-exits", "student-0-0-exits"]
     bits, student, whole_exits, exits = found["candidates"]
@@ -170,6 +173,10 @@ def test_latencies_are_predicted_and_exits_complement_whole_and_student(teacher,
     scale = bits["measured"]["model_latency_ms"]["median"] / whole
     assert student["cost"] == pytest.approx(bits["cost"] - scale * (whole - cut))
     assert exits["cost"] <= student["cost"]
+    assert [line for line in said if line.startswith("stage cut is that of ")] != []
+    assert said.count("stage cut") == 1  # exits were put on the student, which was not trained again
+    assert not list((tmp_path / "out").rglob("stages"))
+    assert found["tokens"] == 6
 
 
 def test_as_many_students_are_under_way_as_there_is_room_for(teacher, data, tmp_path, monkeypatch):

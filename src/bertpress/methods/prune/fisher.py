@@ -28,7 +28,7 @@ from bertpress.encoder.observers import observing
 from bertpress.errors import RecipeError
 from bertpress.methods.activations import calibration
 from bertpress.methods.base import Context, Model, Need
-from bertpress.methods.budgets import Budgeted, Place, cut, gates, layer_of, places
+from bertpress.methods.budgets import Budgeted, Place, cut, factored, gates, layer_of, places
 from bertpress.methods.relay import Enough, Relay
 from bertpress.training.importance import task_gradients
 
@@ -251,9 +251,8 @@ class Fisher(Budgeted):
             RecipeError: the model cannot be cut, or the budget is too small.
         """
         self.checked(model, "prune/fisher")
-        thin = [place.reader for place in places(model).values() if place.reader.endswith(".down")]
-        if self.tune == "weights" and thin:
-            raise RecipeError(f"prune/fisher: tune=weights needs whole matrices, and {thin[0]} is one of two factors")
+        if self.tune == "weights" and (thin := factored(model)) is not None:
+            raise RecipeError(f"prune/fisher: tune=weights needs whole matrices, and {thin} is one of two factors")
         batches = calibration(model, ctx, self.examples, by_length=True)
         choice = self.sizes(model, ctx, batches)
         gradients = task_gradients(model, ctx.task, gates(model), ctx.batches(self.examples, by_length=True))
