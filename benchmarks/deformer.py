@@ -58,7 +58,8 @@ def models_of(shape: str) -> dict[str, tuple[BertpressPreTrainedModel, Bertpress
     layers = int(SHARE * len(full.blueprint.layers))
     apart = rebuild(full, separated(full.blueprint, layers, "restart"), full.state_dict())
     calibration = [batch(seed, 4) for seed in range(100, 108)]
-    ctx = Context(task=None, tokenizer=None, seed=0, calibration=lambda count: calibration)  # type: ignore[arg-type]
+    ctx = Context(task=None, tokenizer=None, seed=0)  # type: ignore[arg-type]
+    ctx.calibration = lambda examples, by_length: calibration
     return {"float32": (full, apart), "int8": (Int8().finish(full, ctx), Int8().finish(apart, ctx))}
 
 

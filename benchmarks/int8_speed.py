@@ -64,7 +64,8 @@ def by_nncf(model: torch.nn.Module, calibration: list[dict[str, torch.Tensor]], 
 
 def by_us(ours: BertpressPreTrainedModel, calibration: list[dict[str, torch.Tensor]], folder: Path) -> Path:
     """Our encoder, ``quantize/int8``, exported."""
-    context = Context(task=None, tokenizer=None, seed=0, calibration=lambda count: calibration)  # type: ignore[arg-type]
+    context = Context(task=None, tokenizer=None, seed=0)  # type: ignore[arg-type]
+    context.calibration = lambda examples, by_length: calibration
     export(Int8().finish(ours, context), folder)
     return folder
 

@@ -89,7 +89,8 @@ def make(name: str) -> tuple[Model, float]:
     rows = tasks.from_records([{"text": "a", "label": i} for i in (0, 1)], split="train")
     task = tasks.with_labels(tasks.resolve("text-classification"), rows)
     model: Model = load_pretrained("shape:bert-base", task.head()).model
-    ctx = Context(task=task, tokenizer=None, seed=0, teacher=model, calibration=texts)  # type: ignore[arg-type]
+    ctx = Context(task=task, tokenizer=None, seed=0, teacher=model)
+    ctx.calibration = lambda examples, by_length: texts(examples)
     began = time.monotonic()
     for field, options in FORMS[name][0]:
         method = find(field)(**options)
