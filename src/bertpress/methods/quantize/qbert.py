@@ -36,6 +36,7 @@ from bertpress.training.teacher import model_inputs
 Batch = Mapping[str, Tensor]
 PIECE = 8  # examples that are differentiated together; samples are made of pieces from all over the data
 KEPT_BYTES = 2 * 2**30  # graphs of a sample are kept between iterations if they take less
+GRAPH_BYTES = 2**30  # of one graph at most, unless a single example takes more
 BYTES_A_NUMBER = 220  # of such a graph, for each hidden number of each token and layer; measured
 
 
@@ -121,6 +122,11 @@ def _examples(batch: Batch) -> int:
     return min(len(tensor) for tensor in batch.values())
 
 
+def _affordable(piece: Batch, token_bytes: int) -> int:
+    """Examples of a piece that one graph has room for."""
+    return max(1, GRAPH_BYTES * _examples(piece) // (piece["input_ids"].numel() * token_bytes))
+
+
 def layer_weights(model: Model) -> dict[int, list[nn.Parameter]]:
     """The weights that each encoder layer owns, by its number; layers that borrow all of theirs are absent."""
     found: dict[int, list[nn.Parameter]] = {}
@@ -150,10 +156,11 @@ def layer_eigenvalues(
         tolerance: see :func:`top_eigenvalue`.
     """
     device = next(model.parameters()).device
-    pieces = [{name: tensor.to(device) for name, tensor in piece.items()} for piece in sample]
+    token_bytes = model.blueprint.hidden_size * len(model.blueprint.layers) * BYTES_A_NUMBER
+    small = [part for piece in sample for part in _cut(piece, _affordable(piece, token_bytes))]
+    pieces = [{name: tensor.to(device) for name, tensor in piece.items()} for piece in small]
     total = sum(_examples(piece) for piece in pieces)
-    numbers = sum(piece["input_ids"].numel() for piece in pieces) * model.blueprint.hidden_size
-    keep = numbers * len(model.blueprint.layers) * BYTES_A_NUMBER <= KEPT_BYTES
+    keep = sum(piece["input_ids"].numel() for piece in pieces) * token_bytes <= KEPT_BYTES
 
     def loss(piece: dict[str, Tensor]) -> Tensor:
         # scores are asked for as fused attention, which never forms them, cannot be differentiated twice
