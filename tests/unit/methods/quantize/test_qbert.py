@@ -141,6 +141,25 @@ def test_graphs_that_are_not_kept_give_the_same(monkeypatch):
     assert eigenvalues(tiny(scale=0.2), [batch(3)]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_graphs_have_no_more_examples_than_there_is_room_for(monkeypatch):
+    def sizes():
+        seen, model = set(), tiny(scale=0.2)
+        model.register_forward_pre_hook(lambda _, args, named: seen.add(len(named["input_ids"])), with_kwargs=True)
+        return eigenvalues(model, [given]), seen
+
+    given = batch(3)
+    expected, whole = sizes()
+    shape = tiny(scale=0.2).blueprint
+    example = given["input_ids"].shape[1] * shape.hidden_size * len(shape.layers) * qbert.BYTES_A_NUMBER
+    monkeypatch.setattr(qbert, "GRAPH_BYTES", 2 * example)
+    found, cut = sizes()
+    assert whole == {len(given["input_ids"])}
+    assert max(cut) == 2
+    assert found == pytest.approx(expected, rel=1e-4)
+    monkeypatch.setattr(qbert, "GRAPH_BYTES", 1)
+    assert sizes()[1] == {1}
+
+
 def test_shared_layers_are_measured_once():
     model = share(tiny(3), {1: 0, 2: 0})
     assert list(layer_weights(model)) == [0]
