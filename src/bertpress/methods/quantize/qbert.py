@@ -35,8 +35,7 @@ from bertpress.training.teacher import model_inputs
 
 Batch = Mapping[str, Tensor]
 PIECE = 8  # examples that are differentiated together; samples are made of pieces from all over the data
-KEPT_BYTES = 2 * 2**30  # graphs of a sample are kept between iterations if they take less
-GRAPH_BYTES = 2**30  # of one graph at most, unless a single example takes more
+GRAPH_BYTES = 2**30  # of one graph, unless a single example takes more, and of all that are kept between iterations
 BYTES_A_NUMBER = 220  # of such a graph, for each hidden number of each token and layer; measured
 
 
@@ -160,7 +159,7 @@ def layer_eigenvalues(
     small = [part for piece in sample for part in _cut(piece, _affordable(piece, token_bytes))]
     pieces = [{name: tensor.to(device) for name, tensor in piece.items()} for piece in small]
     total = sum(_examples(piece) for piece in pieces)
-    keep = sum(piece["input_ids"].numel() for piece in pieces) * token_bytes <= KEPT_BYTES
+    keep = sum(piece["input_ids"].numel() for piece in pieces) * token_bytes <= GRAPH_BYTES
 
     def loss(piece: dict[str, Tensor]) -> Tensor:
         # scores are asked for as fused attention, which never forms them, cannot be differentiated twice

@@ -137,7 +137,7 @@ def test_dropout_and_pads_have_no_say_and_the_model_stays():
 
 def test_graphs_that_are_not_kept_give_the_same(monkeypatch):
     expected = eigenvalues(tiny(scale=0.2), [batch(3)])
-    monkeypatch.setattr(qbert, "KEPT_BYTES", 0)
+    monkeypatch.setattr(qbert, "GRAPH_BYTES", 0)
     assert eigenvalues(tiny(scale=0.2), [batch(3)]) == pytest.approx(expected, rel=1e-4)
 
 
