@@ -169,7 +169,7 @@ class Space:
         """
         if self.target != "latency" or not self.leaves or spare <= 0:
             return None
-        seen = min(EXAMPLES, self.rows)
+        seen = self.seen(0)
         exits = {
             "name": "exits",
             "use": [{"exit/fastbert": {"every": 2, "drop": round(spare / 2, 3)}}],
