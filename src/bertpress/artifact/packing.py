@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bertpress.artifact.codecs import Packed, Stored, TensorSpec, spec_of
+from bertpress.artifact.codecs import Packed, Stored, spec_of
 from bertpress.artifact.codecs.bitmap import thinned
 from bertpress.artifact.codecs.bits import as_codes
 from bertpress.artifact.header import KEY, SEPARATOR, Listing, Plan, WeightPlan, inspect, one_line, part_key
@@ -38,18 +38,25 @@ def shared(state: Mapping[str, Tensor]) -> dict[str, str]:
     return ties
 
 
-def planned_bytes(weights: Mapping[str, TensorSpec], storage: Mapping[str, Stored]) -> dict[str, int]:
-    """Bytes that each weight will take, without packing anything.
+def planned_bytes(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> dict[str, int]:
+    """Bytes that each weight will take, shared ones once: in closed form, from its shape, its zeros and its outliers.
 
-    Codecs whose parts depend on the data count those at zero here; :meth:`Listing.bytes` is the count after writing.
+    Raises:
+        BertpressError: as :func:`pack`, as far as shapes tell.
     """
-    plain = {name: spec.bytes for name, spec in weights.items()}
-    packed = {
-        name: sum(part.bytes for part in stored.layout(weights[name]).values())
-        for name, stored in storage.items()
-        if name in weights
-    }
-    return plain | packed
+    ties = shared(state)
+    plans = _owned(storage, state, ties)
+    sizes: dict[str, int] = {}
+    for name, tensor in state.items():
+        if name in ties:
+            continue
+        weight = tensor.detach().cpu()
+        try:
+            stored = _least(weight, plans.get(name))
+            sizes[name] = weight.nbytes if stored is None else stored.bytes(weight)
+        except ValueError as error:
+            raise BertpressError(f"{name}: {error}") from error
+    return sizes
 
 
 def pack(state: Mapping[str, Tensor], storage: Mapping[str, Stored]) -> tuple[dict[str, Tensor], Plan]:
@@ -93,12 +100,17 @@ def _owned(storage: Mapping[str, Stored], state: Mapping[str, Tensor], ties: Map
     return owned
 
 
+def _least(weight: Tensor, stored: Stored | None) -> Stored | None:
+    """The chain with which a weight takes least room; None: as it is."""
+    return as_codes(weight) if weight.dtype == torch.uint8 else thinned(weight, stored)
+
+
 def _packed(name: str, weight: Tensor, stored: Stored | None) -> tuple[Stored, Packed] | None:
     """The chain with which a weight takes least room, and its parts; None: as it is."""
     if stored is not None and weight.dtype not in (torch.float32, torch.uint8):
         raise BertpressError(f"{name}: codec {_chain(stored)} packs float32, got {spec_of(weight)}")
     try:
-        stored = as_codes(weight) if weight.dtype == torch.uint8 else thinned(weight, stored)
+        stored = _least(weight, stored)
         if stored is None:
             return None
         packed = stored.encode(weight)

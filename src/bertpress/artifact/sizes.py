@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertpress.artifact.codecs import spec_of
 from bertpress.artifact.codecs.bitmap import Bitmap
 from bertpress.artifact.header import WeightPlan, inspect
-from bertpress.artifact.packing import planned_bytes, shared
+from bertpress.artifact.packing import planned_bytes
 from bertpress.encoder.costs import COMPONENTS
 from bertpress.errors import BertpressError
 
@@ -76,8 +75,4 @@ def _kept(plan: WeightPlan) -> dict[str, float]:
 
 def model_bytes(model: Any) -> dict[str, int]:
     """Bytes by component that a model will take with its storage plan, in closed form: nothing is packed."""
-    state = model.state_dict()
-    ties = shared(state)
-    specs = {name: spec_of(tensor) for name, tensor in state.items() if name not in ties}
-    storage = {ties.get(name, name): stored for name, stored in model.storage.items()}
-    return by_component(planned_bytes(specs, storage))
+    return by_component(planned_bytes(model.state_dict(), model.storage))

@@ -103,15 +103,16 @@ def profile(
         if longest is not None and length > longest:
             raise ModelError(f"{name}: tokens={length} must be at most {longest}, the model's positions")
     model = model.eval().to(device)
+    stored = model_bytes(model)
     total = len(lengths) * (rounds + warm)
     measured = []
     with threads_of_torch(threads):
         for i, length in enumerate(lengths):
             step = partial(_shifted, progress, i * (rounds + warm), total) if progress else None
             inputs = random_inputs(model.blueprint, length, batch, seed, device)
-            measured.append(profile_length(model, inputs, rounds=rounds, warm=warm, progress=step))
+            measured.append(profile_length(model, inputs, stored, rounds=rounds, warm=warm, progress=step))
     blueprint = model.blueprint
-    embeddings, stored = blueprint.parameters()["embeddings"], model_bytes(model)
+    embeddings = blueprint.parameters()["embeddings"]
     found: dict[str, Any] = rounded({
         "model": name,
         **measured[0],
@@ -134,12 +135,13 @@ def profile(
 def profile_length(
     model: BertpressPreTrainedModel,
     inputs: dict[str, torch.Tensor],
+    stored: Mapping[str, int],
     *,
     rounds: int,
     warm: int = 5,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure one batch of inputs of one length.
+    """Measure one batch of inputs of one length; ``stored`` as for :func:`breakdown`.
 
     Returns:
         ``tokens, batch, macs, flops, macs_counted, memory_bytes, latency_ms``; ``components``, each with
@@ -159,7 +161,7 @@ def profile_length(
     latencies = {name: Latency.of(values) for name, values in samples.items()}
     whole = latencies[WHOLE].median
     components: dict[str, dict[str, Any]] = {}
-    for name, static in breakdown(model.blueprint, tokens, model_bytes(model)).items():
+    for name, static in breakdown(model.blueprint, tokens, stored).items():
         latency = latencies.get(name, Latency(median=0, p90=0, samples=()))
         components[name] = {
             **static,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from bertpress.artifact.codecs import Stored
 from bertpress.artifact.codecs.product import by_centroids, lookup
 from bertpress.encoder.grids import Grid, from_integers, symmetric_grid, to_integers
+from bertpress.methods import graphs
 from bertpress.methods.base import Model
 from bertpress.methods.kmeans import kmeans, member_means
 from bertpress.training.precision import autocast, in_float32, resolve_dtype
@@ -134,7 +137,6 @@ def tune(
         steps: updates.
         learning_rate: falls linearly to 0.
     """
-    weights = {name: model.get_parameter(name) for name in codes}
     device = next(model.parameters()).device
     dtype = resolve_dtype("auto", device)
     centroids = {name: nn.Parameter(code.centroids.clone()) for name, code in codes.items()}
@@ -142,16 +144,55 @@ def tune(
     for step in range(steps):
         number = step % len(batches)
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-        with autocast(dtype, device):
-            output = in_float32(model(**model_inputs(batches[number])))
-        value = loss(number, output.logits)
-        gradients = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
-        for (name, code), gradient in zip(codes.items(), gradients, strict=True):
-            centroids[name].grad = code.mean_gradient(gradient)
+        for name, gradient in centroid_gradients(model, codes, batches[number], partial(loss, number), dtype).items():
+            centroids[name].grad = gradient
         optimizer.step()
         codes = {name: code.moved(centroids[name].detach()) for name, code in codes.items()}
         write(model, codes)
     return dict(codes)
+
+
+def centroid_gradients(
+    model: Model,
+    codes: Mapping[str, ProductCode],
+    batch: dict[str, Tensor],
+    loss: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """(k, d) by name: see :meth:`ProductCode.mean_gradient`.
+
+    A batch whose graph would take more than its share of memory is run twice: for its logits, by which the loss is
+    differentiated, and in pieces from these on.  That is exact for any loss, also one that is no mean over examples.
+
+    Args:
+        model: in evaluation mode.
+        codes: by name of the weight.
+        batch: padded.
+        loss: of the logits of the whole batch.
+        dtype: of matrix products.
+    """
+    weights = [model.get_parameter(name) for name in codes]
+
+    def logits_of(piece: dict[str, Tensor]) -> Tensor:
+        with autocast(dtype, piece["input_ids"].device):
+            return cast(Tensor, in_float32(model(**model_inputs(piece))).logits)
+
+    size = graphs.affordable(batch, graphs.token_bytes(model.blueprint, graphs.ONCE))
+    if size >= graphs.examples(batch):
+        found = torch.autograd.grad(loss(logits_of(batch)), weights, materialize_grads=True)
+        return {name: code.mean_gradient(one) for (name, code), one in zip(codes.items(), found, strict=True)}
+    pieces = list(graphs.cut(batch, size))
+    with torch.no_grad():
+        parts = [logits_of(piece) for piece in pieces]
+    whole = torch.cat(parts).requires_grad_()
+    (slope,) = torch.autograd.grad(loss(whole), [whole])
+    sums = {name: torch.zeros_like(code.centroids) for name, code in codes.items()}
+    for piece, by_logits in zip(pieces, slope.split([len(part) for part in parts]), strict=True):
+        found = torch.autograd.grad(logits_of(piece), weights, by_logits, materialize_grads=True)
+        for (name, code), one in zip(codes.items(), found, strict=True):
+            sums[name] += code.mean_gradient(one)
+        del found
+    return sums
 
 
 def write(model: Model, codes: Mapping[str, ProductCode]) -> None:

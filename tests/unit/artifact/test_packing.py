@@ -8,6 +8,9 @@ from safetensors.torch import load_file
 
 from bertpress.artifact import packing, sizes
 from bertpress.artifact.codecs import Dense, Stored, on_grid
+from bertpress.artifact.codecs.bitmap import Bitmap
+from bertpress.artifact.codecs.bits import Bits
+from bertpress.artifact.codecs.codebook import Codebook
 from bertpress.artifact.codecs.uniform import Uniform
 from bertpress.artifact.header import inspect
 from bertpress.encoder.blueprint import HeadSpec, uniform
@@ -116,6 +119,34 @@ def test_bytes_follow_from_the_plan(quantized, tmp_path):
     assert sum(foretold.values()) == ints + 4 * rows + 4 * floats
     dense = sizes.model_bytes(build_model(model.blueprint))
     assert dense == {name: 4 * count for name, count in model.blueprint.parameters().items()}
+
+
+def test_bytes_follow_from_zeros_and_outliers_too(tmp_path):
+    """[SIZE] of what depends on the data: counted, not packed, and what is written to the last byte."""
+    random = torch.Generator().manual_seed(0)
+    head = HeadSpec(kind="sequence", labels=2)
+    model = build_model(uniform(layers=2, hidden_size=64, heads=4, ffn=128, vocabulary=400, head=head))
+    codebook = torch.tensor([-0.5, 0.0, 0.25, 0.5])
+    matrices = [name for name, w in model.unique_weights() if w.ndim == 2 and "layers" in name]
+    assert len(matrices) == 12
+    for i, name in enumerate(matrices):
+        weight = model.get_parameter(name)
+        values = codebook[torch.randint(0, 4, weight.shape, generator=random)] if i % 3 else torch.ones(weight.shape)
+        values[torch.rand(weight.shape, generator=random) < 0.02] = 7.0  # outliers of the codebook
+        values[torch.rand(weight.shape, generator=random) < (0.9, 0.0, 0.9)[i % 3]] = 0.0
+        if i % 4 == 3:
+            values[:8] = 0.0
+            model.storage[name] = Stored((Bitmap(block=(8, 24)),))
+        if i % 3:
+            before = model.storage[name].codecs if name in model.storage else ()
+            model.storage[name] = Stored((*before, Codebook(bits=2), Bits(bits=2)), {"codebook": codebook.clone()})
+        weight.data.copy_(values)
+    packing.write(tmp_path / "m.safetensors", model.state_dict(), model.storage)
+    assert sizes.model_bytes(model) == sizes.file_bytes(tmp_path / "m.safetensors")
+    state, storage = packing.read(tmp_path / "m.safetensors")
+    assert packing.planned_bytes(state, storage) == inspect(tmp_path / "m.safetensors").bytes()
+    chains = {tuple(codec.kind for codec in stored.codecs) for stored in storage.values()}
+    assert chains == {("bitmap",), ("bitmap", "codebook", "bits"), ("codebook", "bits")}
 
 
 def test_a_name_of_no_component_is_a_fault():

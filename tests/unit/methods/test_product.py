@@ -7,8 +7,9 @@ from bertpress.artifact.codecs import spec_of
 from bertpress.artifact.codecs.product import lookup
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
+from bertpress.methods import graphs
 from bertpress.methods.kmeans import kmeans
-from bertpress.methods.product import ProductCode, pays, product_code, tune
+from bertpress.methods.product import ProductCode, centroid_gradients, pays, product_code, tune
 
 SHAPE = uniform(layers=1, hidden_size=16, heads=2, ffn=24, vocabulary=40, head=HeadSpec(kind="sequence", labels=2))
 
@@ -147,6 +148,31 @@ def test_tuning_follows_the_mean_gradient():
     tuned = tune(model, {name: found}, [batch], lambda _, logits: logits[:, 0].sum(), steps=1, learning_rate=0.01)[name]
     direction = found.mean_gradient(gradient).sign()
     torch.testing.assert_close(tuned.centroids, found.centroids - 0.01 * direction, rtol=0, atol=1e-5)
+
+
+def test_gradients_of_pieces_are_those_of_the_batch(monkeypatch):
+    """Also of a loss that is no mean over examples."""
+    model, (batch,) = tiny(), batches(1)
+    names = ["encoder.embeddings.word.weight", "encoder.layers.0.ffn.0.inner.weight"]
+    codes = {name: code(model.get_parameter(name).detach(), count=6) for name in names}
+    seen = []
+    model.register_forward_pre_hook(lambda _, args, named: seen.append(len(named["input_ids"])), with_kwargs=True)
+
+    def gradients():
+        return centroid_gradients(
+            model, codes, batch, lambda logits: logits.flatten().logsumexp(0).square(), torch.float32
+        )
+
+    whole, count = gradients(), len(batch["input_ids"])
+    assert seen == [count] == [3]
+    seen.clear()
+    each = batch["input_ids"].shape[1] * graphs.token_bytes(model.blueprint, graphs.ONCE)
+    monkeypatch.setattr(graphs, "GRAPH_BYTES", 2 * each)
+    cut = gradients()
+    assert seen == 2 * ([2] * (count // 2) + [1])
+    for name in names:
+        assert whole[name].abs().max() > 0
+        torch.testing.assert_close(cut[name], whole[name], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(

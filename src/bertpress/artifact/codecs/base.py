@@ -96,6 +96,13 @@ class Codec(BaseModel, ABC):
         """Sizes that no spec tells, by name: non-zeros, outliers.  Kept in the plan."""
         return {}
 
+    def foretell(self, tensor: Tensor, fixed: Mapping[str, Tensor]) -> tuple[dict[str, int], Tensor]:
+        """What :meth:`counts` will be once ``tensor`` is encoded, and the values that then go on to the next codec.
+
+        Values go on as they are, not as codes: what counts is how many, which are 0, and which are in a codebook.
+        """
+        return {}, tensor
+
     def grid(self, parts: Mapping[str, Tensor]) -> Grid | None:
         """The integer grid on which decoded values lie, for codecs that have one; needs the fixed parts alone."""
         return None

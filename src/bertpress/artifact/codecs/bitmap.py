@@ -69,6 +69,11 @@ class Bitmap(Codec):
         """Number of values that are left."""
         return {"kept": len(parts[VALUES])}
 
+    def foretell(self, tensor: Tensor, fixed: Mapping[str, Tensor]) -> tuple[dict[str, int], Tensor]:
+        """What the blocks that are left hold."""
+        values = tensor[self._mask(nonzero_blocks(tensor, self.block), tensor.shape)]
+        return {"kept": len(values)}, values
+
     def _mask(self, left: Tensor, shape: tuple[int, ...]) -> Tensor:
         return spread(left, self.block, shape).expand(shape)
 
@@ -102,14 +107,10 @@ def thinned(weight: Tensor, stored: Stored | None, block: Block | None = None) -
     if 8 * weight.itemsize * zeros <= min(prod(blocks(weight.shape, size)) for size in sizes):
         return plain  # not even single floats would pay for the bits
     thin = [Stored((*codecs[:place], Bitmap(block=size), *codecs[place:]), parts) for size in sizes]
-    return min([plain, *thin], key=lambda choice: _bytes(choice, weight))
+    return min([plain, *thin], key=lambda choice: weight.nbytes if choice is None else choice.bytes(weight))
 
 
 def block_of_zeros(stored: Stored | None) -> Block | None:
     """The block of the bitmap in a chain; None: there is no bitmap."""
     codecs = stored.codecs if stored is not None else ()
     return next((codec.block for codec in codecs if isinstance(codec, Bitmap)), None)
-
-
-def _bytes(stored: Stored | None, weight: Tensor) -> int:
-    return weight.nbytes if stored is None else sum(part.nbytes for part in stored.encode(weight).parts.values())

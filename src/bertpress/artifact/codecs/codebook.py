@@ -61,8 +61,7 @@ class Codebook(Codec):
         if not codebook.numel() or not bool(codebook.isfinite().all()):
             raise ValueError("codebook: values must be finite")
         entries, order = codebook.sort(stable=True)
-        found = torch.bucketize(flat, entries, out_int32=True).clamp_(max=len(entries) - 1)
-        missing = entries.index_select(0, found) != flat
+        found, missing = _nearest_above(flat, entries)
         codes = order.to(torch.uint8).index_select(0, found).masked_fill_(missing, 0)
         return {
             VALUES: codes.reshape(tensor.shape),
@@ -86,6 +85,17 @@ class Codebook(Codec):
     def counts(self, parts: Mapping[str, Tensor]) -> dict[str, int]:
         """Number of outliers."""
         return {"outliers": len(parts["positions"])}
+
+    def foretell(self, tensor: Tensor, fixed: Mapping[str, Tensor]) -> tuple[dict[str, int], Tensor]:
+        """How many values the codebook does not hold."""
+        _, missing = _nearest_above(tensor.flatten(), fixed["codebook"].sort().values)
+        return {"outliers": int(missing.sum())}, tensor
+
+
+def _nearest_above(values: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each value the place of the first entry that is not less, int32, and whether that is another value, bool."""
+    found = torch.bucketize(values, entries, out_int32=True).clamp_(max=len(entries) - 1)
+    return found, entries.index_select(0, found) != values
 
 
 def _ascending(positions: Tensor, end: int) -> bool:

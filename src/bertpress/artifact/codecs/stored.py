@@ -55,6 +55,19 @@ class Stored:
             given = following
         return stages
 
+    def bytes(self, weight: Tensor) -> int:
+        """What ``weight`` will take in the file, by the layout, its zeros and its outliers; nothing is packed.
+
+        Raises:
+            ValueError: as :meth:`layout`.
+        """
+        counts: list[dict[str, int]] = []
+        values = weight.detach()
+        for codec in self.codecs:
+            found, values = codec.foretell(values, {name: self.parts[name] for name in codec.fixed()})
+            counts.append(found)
+        return sum(part.bytes for part in self.layout(spec_of(weight), counts).values())
+
     def encode(self, weight: Tensor) -> Packed:
         """All parts of ``weight``.
 

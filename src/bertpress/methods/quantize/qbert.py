@@ -12,7 +12,7 @@ data; embedding tables have a range for each row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from bertpress import tasks
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.grids import Block, affine_grid
 from bertpress.encoder.transforms import put
+from bertpress.methods import graphs
 from bertpress.methods.base import Context, Model, Need, Trait
 from bertpress.methods.bits import chosen_bits, note_bits
 from bertpress.methods.hessian import hessian_product, random_vector, top_eigenvalue
@@ -33,10 +34,7 @@ from bertpress.tasks import Task
 from bertpress.training.frozen import frozen_but
 from bertpress.training.teacher import model_inputs
 
-Batch = Mapping[str, Tensor]
 PIECE = 8  # examples that are differentiated together; samples are made of pieces from all over the data
-GRAPH_BYTES = 2**30  # of one graph, unless a single example takes more, and of all that are kept between iterations
-BYTES_A_NUMBER = 220  # of such a graph, for each hidden number of each token and layer; measured
 
 
 def omega(eigenvalues: Sequence[float]) -> float:
@@ -90,8 +88,8 @@ def block_by_name(blueprint: Blueprint, name: str, shape: Sequence[int], groups:
 
 
 def draw_samples(
-    batches: Sequence[Batch], samples: int, examples: int, generator: torch.Generator
-) -> list[list[Batch]]:
+    batches: Sequence[graphs.Batch], samples: int, examples: int, generator: torch.Generator
+) -> list[list[graphs.Batch]]:
     """Disjoint random samples of the examples, each as pieces of at most :data:`PIECE`.
 
     Args:
@@ -101,29 +99,11 @@ def draw_samples(
         generator: decides which pieces form a sample.
     """
     size = min(PIECE, examples)
-    pieces = [piece for batch in batches for piece in _cut(batch, size)]
+    pieces = [piece for batch in batches for piece in graphs.cut(batch, size)]
     order = torch.randperm(len(pieces), generator=generator).tolist()
     width = -(-examples // size)
     count = max(1, min(samples, len(pieces) // width))
     return [[pieces[i] for i in order[at * width : (at + 1) * width]] for at in range(count)]
-
-
-def _cut(batch: Batch, size: int) -> Iterator[Batch]:
-    count = _examples(batch)
-    for at in range(0, count, size):
-        yield {
-            name: tensor[at * (len(tensor) // count) : (at + size) * (len(tensor) // count)]
-            for name, tensor in batch.items()
-        }
-
-
-def _examples(batch: Batch) -> int:
-    return min(len(tensor) for tensor in batch.values())
-
-
-def _affordable(piece: Batch, token_bytes: int) -> int:
-    """Examples of a piece that one graph has room for."""
-    return max(1, GRAPH_BYTES * _examples(piece) // (piece["input_ids"].numel() * token_bytes))
 
 
 def layer_weights(model: Model) -> dict[int, list[nn.Parameter]]:
@@ -138,7 +118,7 @@ def layer_weights(model: Model) -> dict[int, list[nn.Parameter]]:
 def layer_eigenvalues(
     model: Model,
     task: Task,
-    sample: Sequence[Batch],
+    sample: Sequence[graphs.Batch],
     generator: torch.Generator,
     *,
     iterations: int,
@@ -155,16 +135,16 @@ def layer_eigenvalues(
         tolerance: see :func:`top_eigenvalue`.
     """
     device = next(model.parameters()).device
-    token_bytes = model.blueprint.hidden_size * len(model.blueprint.layers) * BYTES_A_NUMBER
-    small = [part for piece in sample for part in _cut(piece, _affordable(piece, token_bytes))]
+    each = graphs.token_bytes(model.blueprint, graphs.TWICE)
+    small = [part for piece in sample for part in graphs.cut(piece, graphs.affordable(piece, each))]
     pieces = [{name: tensor.to(device) for name, tensor in piece.items()} for piece in small]
-    total = sum(_examples(piece) for piece in pieces)
-    keep = sum(piece["input_ids"].numel() for piece in pieces) * token_bytes <= GRAPH_BYTES
+    total = sum(graphs.examples(piece) for piece in pieces)
+    keep = sum(piece["input_ids"].numel() for piece in pieces) * each <= graphs.GRAPH_BYTES
 
     def loss(piece: dict[str, Tensor]) -> Tensor:
         # scores are asked for as fused attention, which never forms them, cannot be differentiated twice
         out = model(**model_inputs(piece), capture=frozenset({"scores"}))
-        return tasks.loss(task, out.logits, piece) * (_examples(piece) / total)
+        return tasks.loss(task, out.logits, piece) * (graphs.examples(piece) / total)
 
     losses = [lambda piece=piece: loss(piece) for piece in pieces]
     found: dict[int, float] = {}

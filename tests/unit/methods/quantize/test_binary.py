@@ -208,7 +208,8 @@ def file_bytes(shape, terms):
     sign = Stored((Sign(block=(0, 0), terms=terms), Bits(bits=terms)), {"scale": torch.ones(terms, 1, 1)})
     rows = Stored((Uniform(bits=2, block=(1, 0)), Trits()), {"scale": torch.ones(state[WORDS].shape[0], 1)})
     storage = dict.fromkeys(Binary().matrices(model), sign) | {WORDS: rows}
-    return sum(packing.planned_bytes(state, storage).values())
+    plain = sum(spec.bytes for name, spec in state.items() if name not in storage)
+    return plain + sum(part.bytes for name, stored in storage.items() for part in stored.layout(state[name]).values())
 
 
 def test_a_model_of_berts_shape_takes_less_than_a_twentieth():

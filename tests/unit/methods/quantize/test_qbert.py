@@ -18,8 +18,8 @@ from bertpress.encoder.model import build_model
 from bertpress.encoder.quantizers import ActivationQuantizer, quantizers
 from bertpress.encoder.surgery import keep_heads, share
 from bertpress.encoder.transforms import put
+from bertpress.methods import graphs
 from bertpress.methods.base import Context
-from bertpress.methods.quantize import qbert
 from bertpress.methods.quantize.qbert import (
     QBert,
     block_by_name,
@@ -137,7 +137,7 @@ def test_dropout_and_pads_have_no_say_and_the_model_stays():
 
 def test_graphs_that_are_not_kept_give_the_same(monkeypatch):
     expected = eigenvalues(tiny(scale=0.2), [batch(3)])
-    monkeypatch.setattr(qbert, "GRAPH_BYTES", 0)
+    monkeypatch.setattr(graphs, "GRAPH_BYTES", 0)
     assert eigenvalues(tiny(scale=0.2), [batch(3)]) == pytest.approx(expected, rel=1e-4)
 
 
@@ -149,14 +149,13 @@ def test_graphs_have_no_more_examples_than_there_is_room_for(monkeypatch):
 
     given = batch(3)
     expected, whole = sizes()
-    shape = tiny(scale=0.2).blueprint
-    example = given["input_ids"].shape[1] * shape.hidden_size * len(shape.layers) * qbert.BYTES_A_NUMBER
-    monkeypatch.setattr(qbert, "GRAPH_BYTES", 2 * example)
+    example = given["input_ids"].shape[1] * graphs.token_bytes(tiny(scale=0.2).blueprint, graphs.TWICE)
+    monkeypatch.setattr(graphs, "GRAPH_BYTES", 2 * example)
     found, cut = sizes()
     assert whole == {len(given["input_ids"])}
     assert max(cut) == 2
     assert found == pytest.approx(expected, rel=1e-4)
-    monkeypatch.setattr(qbert, "GRAPH_BYTES", 1)
+    monkeypatch.setattr(graphs, "GRAPH_BYTES", 1)
     assert sizes()[1] == {1}
 
 
