@@ -70,7 +70,7 @@ def main() -> int:
     teacher = teacher_of(options.task, options.teachers, options.model)
     read = artifact.load(teacher)
     assert read.task is not None
-    tokens = median_tokens(read, read.task, tasks.load(read.task, "validation", options.data))
+    tokens = median_tokens(read.tokenizer, read.task, tasks.load(read.task, "validation", options.data))
     fields = {**PRUNE, "keep": options.keep, "tokens": tokens}
     changes = [f"stages.prune.use.0.{name}={json.dumps(value)}" for name, value in fields.items()]
     changes += [f"stages.prune.use.0.{item}" for item in options.set]

@@ -19,7 +19,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 from comparison import CACHE, save_timings, timed
@@ -32,6 +31,7 @@ from bertpress.measure.environment import usable_cores
 from bertpress.outcome import BATCH
 from bertpress.recipe import Recipe
 from bertpress.runner import Request, press
+from bertpress.search.rows import median_tokens
 
 SPEED_BAR = 1.3
 RECIPES = ("quick", "tiny", "fast", "balanced")
@@ -61,9 +61,7 @@ def served(options: argparse.Namespace) -> int:
     """Tokens of the middle one of the validation texts, of which nothing else is read before the winner stands."""
     task = tasks.resolve(options.task)
     rows = tasks.load(task, "validation", options.data)
-    reads = read_tokenizer(options.models / options.model)
-    texts = [list(map(str, rows.column(name))) for name in task.text_columns]
-    return median_low(map(len, reads(*texts, truncation=True, max_length=task.max_length)["input_ids"]))
+    return median_tokens(read_tokenizer(options.models / options.model), tasks.with_labels(task, rows), rows)
 
 
 def recipes(options: argparse.Namespace, place: Path) -> dict[str, Any]:

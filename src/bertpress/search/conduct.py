@@ -187,7 +187,7 @@ class Course:
         if setting.tokens is not None:
             return setting.tokens
         rows = setting.fit.limit(min(256, len(setting.fit)), setting.seed)
-        return median_tokens(self.teacher, setting.task, rows)
+        return median_tokens(self.teacher.tokenizer, setting.task, rows)
 
     @cached_property
     def costs(self) -> Costs:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 import numpy as np
 
@@ -106,9 +107,9 @@ def prepared(model: str | Path, rows: SearchRows, folder: RunFolder, seconds: fl
     return artifact.load(place)
 
 
-def median_tokens(made: Artifact, task: Task, rows: Rows) -> int:
-    """Tokens of the middle one of these rows, as the model reads them."""
-    return max(1, median_low(map(int, tasks.encode(task, rows, made.tokenizer, training=False).lengths)))
+def median_tokens(tokenizer: Any, task: Task, rows: Rows) -> int:
+    """Tokens of the middle one of these rows, as a model with this tokenizer reads them."""
+    return max(1, median_low(map(int, tasks.encode(task, rows, tokenizer, training=False).lengths)))
 
 
 def timed_rows(made: Artifact, task: Task, rows: Rows, tokens: int | None, seed: int) -> Rows:
