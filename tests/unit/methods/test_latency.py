@@ -65,6 +65,24 @@ def test_texts_on_openvino_change_their_length(monkeypatch):
     assert all(len(set(shapes.values())) == 1 for shapes in seen)
 
 
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [
+        ([9.0] * 3 + [1.0, 1.1, 1.2] * 5, 1.1),  # the median, warm
+        ([9.0] * 3 + [1.0] + [5.0] * 14 + [4.0] * 30 + [0.9] + [6.0] * 29, 0.9),  # a busy machine: the least
+    ],
+)
+def test_a_busy_machine_adds_and_is_waited_for(monkeypatch, durations, expected):
+    now, left = [0.0], iter(durations)
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: now[0])
+
+    def run():
+        now[0] += next(left) / 1000
+
+    assert latency._typical_of(run) == pytest.approx(expected)
+    assert next(left, None) is None
+
+
 def test_a_table_is_read_again(tmp_path):
     shape, place = uniform(layers=1, hidden_size=16, heads=2, ffn=8, vocabulary=50), tmp_path / "deep/table.json"
     first = Latencies(shape, lambda *_: 1 / 3, place)
