@@ -22,6 +22,7 @@ from bertpress.report.fronts import fronts_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_RESULTS = "results/demo.json"
+HEADLINE_TABLE = "results/headline.md"
 STUDY_RESULTS = "results/table1/study.json"
 _NOT_YET = "No run is recorded yet: `make demo` measures on your own machine.\n"
 _NOTICE = "<!-- written by `make docs`; change the code instead -->\n\n"
@@ -42,6 +43,8 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         found[path] = with_block(path, "options", command_block(name, command))
     readme = root / "README.md"
     found[readme] = with_block(readme, "results", results_block(root))
+    if (headline := root / HEADLINE_TABLE).is_file():
+        found[readme] = block_in(found[readme], "headline", headline.read_text(encoding="utf-8"))
     if (study := root / STUDY_RESULTS).is_file():
         page = root / "docs/table1.md"
         results = json.loads(study.read_text(encoding="utf-8"))
