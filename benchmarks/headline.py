@@ -10,9 +10,8 @@ by turns in one process: batch 1, then batches of 32.  Our artifacts and NNCF's 
 and, as rows of their own, in graphs for some lengths.  Accuracy is that of the whole validation split, by the thing
 that is timed.
 Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``.  Writes results/headline.json and
-.md.  Those in there were made from the pinned teacher, and by learning from it:
+.md.  The student in there learnt from the pinned teacher:
 
-    bertpress compress TEACHER --recipe benchmarks/headline-pruned.yaml --task sst2 --data DIR --threads 1 --out RUN
     bertpress compress MINILM --teacher TEACHER --recipe benchmarks/headline-student.yaml \
         --task sst2 --data DIR --threads 1 --out RUN
 """
