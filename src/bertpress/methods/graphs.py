@@ -6,10 +6,11 @@ encoders are never cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from bertpress import tasks
 from bertpress.encoder.blueprint import Blueprint
 
 Batch = Mapping[str, Tensor]
@@ -22,11 +23,6 @@ def token_bytes(blueprint: Blueprint, number_bytes: int) -> int:
     return blueprint.hidden_size * len(blueprint.layers) * number_bytes
 
 
-def examples(batch: Batch) -> int:
-    """Examples of a batch; some tensors have several rows an example (sentence pairs), as neighbours."""
-    return min(len(tensor) for tensor in batch.values())
-
-
 def affordable(batch: Batch, each: int) -> int:
     """How many of its examples one graph has room for, at least one.
 
@@ -34,14 +30,4 @@ def affordable(batch: Batch, each: int) -> int:
         batch: padded, so that all of its examples are alike.
         each: bytes a token, see :func:`token_bytes`.
     """
-    return max(1, GRAPH_BYTES * examples(batch) // (batch["input_ids"].numel() * each))
-
-
-def cut(batch: Batch, size: int) -> Iterator[dict[str, Tensor]]:
-    """The batch in pieces of at most ``size`` examples."""
-    count = examples(batch)
-    for at in range(0, count, size):
-        yield {
-            name: tensor[at * (len(tensor) // count) : (at + size) * (len(tensor) // count)]
-            for name, tensor in batch.items()
-        }
+    return max(1, GRAPH_BYTES * tasks.examples_of(batch) // (batch["input_ids"].numel() * each))

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bertpress import tasks
 from bertpress.artifact.codecs import Stored
 from bertpress.artifact.codecs.product import by_centroids, lookup
 from bertpress.encoder.grids import Grid, from_integers, symmetric_grid, to_integers
@@ -178,10 +179,10 @@ def centroid_gradients(
             return cast(Tensor, in_float32(model(**model_inputs(piece))).logits)
 
     size = graphs.affordable(batch, graphs.token_bytes(model.blueprint, graphs.ONCE))
-    if size >= graphs.examples(batch):
+    if size >= tasks.examples_of(batch):
         found = torch.autograd.grad(loss(logits_of(batch)), weights, materialize_grads=True)
         return {name: code.mean_gradient(one) for (name, code), one in zip(codes.items(), found, strict=True)}
-    pieces = list(graphs.cut(batch, size))
+    pieces = list(tasks.pieces_of(batch, size))
     with torch.no_grad():
         parts = [logits_of(piece) for piece in pieces]
     whole = torch.cat(parts).requires_grad_()

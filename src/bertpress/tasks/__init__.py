@@ -1,7 +1,7 @@
 """What is learnt and how it is scored: tasks, data, encoding, batches, losses, predictions, metrics."""
 
 from bertpress.tasks.answers import best_spans, exact_match, text_f1
-from bertpress.tasks.batching import BucketSampler, Collate
+from bertpress.tasks.batching import BucketSampler, Collate, examples_of, pieces_of
 from bertpress.tasks.bootstrap import Drop, Score, UserMetric, drop, score
 from bertpress.tasks.encoded import Encoded
 from bertpress.tasks.encoding import encode
@@ -40,6 +40,7 @@ __all__ = [
     "encode",
     "entities",
     "exact_match",
+    "examples_of",
     "from_records",
     "from_texts",
     "holdout",
@@ -49,6 +50,7 @@ __all__ = [
     "load_texts",
     "loss",
     "metrics_for",
+    "pieces_of",
     "predictions",
     "read",
     "read_texts",

@@ -145,3 +145,18 @@ class Collate:
         for row, item in zip(out, items, strict=True):
             row[: len(item[name])] = item[name]
         return torch.from_numpy(out)
+
+
+def examples_of(batch: Mapping[str, Tensor]) -> int:
+    """Examples of a labelled batch, whose tensors have as many rows or twice as many (``sentence-similarity``)."""
+    return min(len(tensor) for tensor in batch.values())
+
+
+def pieces_of(batch: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    """The batch in pieces of at most ``size`` examples, in order; the sides of an example stay together."""
+    count = examples_of(batch)
+    for at in range(0, count, size):
+        yield {
+            name: tensor[at * (len(tensor) // count) : (at + size) * (len(tensor) // count)]
+            for name, tensor in batch.items()
+        }

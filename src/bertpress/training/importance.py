@@ -29,7 +29,7 @@ PIECE = 8  # examples that are differentiated together; more take more memory, n
 Gates = Mapping[Any, tuple[nn.Module, int]]
 """Key -> (module whose output the gates multiply, channels in each group)."""
 Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
-"""Of one example, from its logits (1, ...) and its batch of one."""
+"""Of one example, from its logits (1, ...), of two sentences (2, ...), and its batch of one."""
 
 
 def gate_gradients(
@@ -60,7 +60,7 @@ def gate_gradients(
             value = activation.detach()
 
             def add(gradient: Tensor) -> None:
-                found = _per_example(value, gradient, size)
+                found = _per_example(value, gradient, size, count)
                 signed[key] = signed[key] + found if key in signed else found
 
             activation.register_hook(add)
@@ -72,8 +72,9 @@ def gate_gradients(
     try:
         # weights need no gradient: theirs, and the inputs kept for them, would take most of the memory
         with frozen_but(model):
-            for piece in (piece for batch in batches for piece in _pieces(batch)):
+            for piece in (piece for batch in batches for piece in tasks.pieces_of(batch, PIECE)):
                 signed.clear()
+                count = tasks.examples_of(piece)
                 logits = model(**model_inputs(piece)).logits
                 _sum_of_examples(logits, piece, loss).backward()
                 yield dict(signed)
@@ -90,26 +91,21 @@ def gate_importance(
     for signed in gate_gradients(model, gates, batches, loss):
         for key, value in signed.items():
             total[key] = total.get(key, torch.zeros(())) + value.abs().sum(0)
-    count = sum(len(batch["input_ids"]) for batch in batches)
+    count = sum(tasks.examples_of(batch) for batch in batches)
     return {key: total[key] / count for key in gates}
 
 
-def _pieces(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    for at in range(0, len(batch["input_ids"]), PIECE):
-        yield {name: tensor[at : at + PIECE] for name, tensor in batch.items()}
-
-
-def _per_example(activation: Tensor, gradient: Tensor, size: int) -> Tensor:
-    """(batch, tokens, channels) to (batch, groups): the derivative of each example's loss by each group's gate."""
-    groups: Tensor = (activation * gradient).sum(1).double().unflatten(-1, (-1, size))
-    return groups.sum(-1)
+def _per_example(activation: Tensor, gradient: Tensor, size: int, examples: int) -> Tensor:
+    """(rows, tokens, channels) to (examples, groups): the derivative of each example's loss by each group's gate."""
+    groups = (activation * gradient).sum(1).double().unflatten(-1, (-1, size)).sum(-1)
+    found: Tensor = groups.unflatten(0, (examples, -1)).sum(1)
+    return found
 
 
 def _sum_of_examples(logits: Tensor, batch: dict[str, Tensor], loss: Loss) -> Tensor:
-    losses = [
-        loss(logits[i : i + 1], {name: value[i : i + 1] for name, value in batch.items()}) for i in range(len(logits))
-    ]
-    return torch.stack(losses).sum()
+    rows = len(logits) // tasks.examples_of(batch)
+    pieces = zip(logits.split(rows), tasks.pieces_of(batch, 1), strict=True)
+    return torch.stack([loss(own, piece) for own, piece in pieces]).sum()
 
 
 def gate_ablation(
@@ -126,7 +122,7 @@ def gate_ablation(
         with torch.no_grad():
             pairs = [(model(**model_inputs(batch)).logits, batch) for batch in batches]
             losses = [_sum_of_examples(logits, batch, loss).double() for logits, batch in pairs]
-        return torch.stack(losses).sum() / sum(len(logits) for logits, _ in pairs)
+        return torch.stack(losses).sum() / sum(tasks.examples_of(batch) for batch in batches)
 
     def hooked(slot: nn.Module, hook: Callable[[Any, Any, Tensor], Tensor | None]) -> Tensor:
         handle = slot.register_forward_hook(hook)

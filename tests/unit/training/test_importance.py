@@ -1,11 +1,21 @@
 """Importance against finite differences of each example's loss."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from bertpress import tasks
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
-from bertpress.training.importance import gate_ablation, gate_importance, head_gates, network_gates, neuron_gates
+from bertpress.training.importance import (
+    gate_ablation,
+    gate_importance,
+    head_gates,
+    network_gates,
+    neuron_gates,
+    task_gradients,
+    task_importance,
+)
 
 IDS = torch.randint(5, 40, (4, 6), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(6) < torch.tensor([[6], [4], [2], [5]])).long()
@@ -83,6 +93,41 @@ def test_a_head_without_output_scores_zero_and_the_model_is_left_alone():
     assert model.training
     assert all(weight.grad is None for _, weight in model.unique_weights())
     assert all(torch.equal(weight, before[name]) for name, weight in model.unique_weights())
+
+
+def test_two_sentences_are_one_example():
+    """Their cosine is what the loss looks at, so that both sides of each score together."""
+    scores = tasks.from_records([{"sentence1": "a", "sentence2": "b", "label": x} for x in (0.0, 5.0)], split="train")
+    task = tasks.with_labels(tasks.resolve("sentence-similarity"), scores)
+    torch.manual_seed(1)
+    model = build_model(uniform(layers=2, hidden_size=12, heads=3, ffn=8, vocabulary=40, head=task.head())).double()
+    examples = 5
+    ids = torch.randint(5, 40, (2 * examples, 6), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(5.0)}
+    slot, size = head_gates(model)[1]
+
+    def losses(head, gate):
+        def scale(_m, _i, out):
+            factor = torch.ones(out.shape[-1], dtype=out.dtype)
+            factor[head * size : (head + 1) * size] = gate
+            return out * factor
+
+        hook = slot.register_forward_hook(scale)
+        with torch.no_grad():
+            cosine = F.cosine_similarity(*model(ids, batch["attention_mask"]).logits.unflatten(0, (-1, 2)).unbind(1))
+        hook.remove()
+        return (cosine - batch["labels"] / 5).square()
+
+    gradient = task_importance(model, task, {1: (slot, size)}, [batch])[1]
+    ablation = task_importance(model, task, {1: (slot, size)}, [batch], "ablation")[1]
+    signed = task_gradients(model, task, {1: (slot, size)}, [batch])[1]
+    assert signed.shape == (examples, 3)
+    for head in range(3):
+        slope = (losses(head, 1 + 1e-5) - losses(head, 1 - 1e-5)) / 2e-5
+        torch.testing.assert_close(signed[:, head].double(), slope, rtol=1e-4, atol=1e-6)
+        assert float(gradient[head]) == pytest.approx(float(slope.abs().mean()), rel=1e-3)
+        rise = (losses(head, 0.0) - losses(head, 1.0)).mean()
+        assert float(ablation[head]) == pytest.approx(float(rise), rel=1e-3, abs=1e-7)
 
 
 def test_ablation_is_the_loss_without_the_head():

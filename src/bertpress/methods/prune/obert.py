@@ -197,9 +197,10 @@ class Obert(Masking):
     def _removed(self, ctx: Context, model: Model, weights: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
         device = next(model.parameters()).device
         samples = [
-            {name: tensor[start : start + self.batch].to(device) for name, tensor in batch.items()}
+            {name: tensor.to(device) for name, tensor in piece.items()}
             for batch in ctx.batches(self.examples)
-            for start in range(0, len(batch["input_ids"]) - self.batch + 1, self.batch)
+            for piece in tasks.pieces_of(batch, self.batch)
+            if tasks.examples_of(piece) == self.batch
         ]
 
         def gradients(names: Sequence[str]) -> Iterator[list[Tensor]]:

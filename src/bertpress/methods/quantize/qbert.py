@@ -99,7 +99,7 @@ def draw_samples(
         generator: decides which pieces form a sample.
     """
     size = min(PIECE, examples)
-    pieces = [piece for batch in batches for piece in graphs.cut(batch, size)]
+    pieces = [piece for batch in batches for piece in tasks.pieces_of(batch, size)]
     order = torch.randperm(len(pieces), generator=generator).tolist()
     width = -(-examples // size)
     count = max(1, min(samples, len(pieces) // width))
@@ -136,15 +136,15 @@ def layer_eigenvalues(
     """
     device = next(model.parameters()).device
     each = graphs.token_bytes(model.blueprint, graphs.TWICE)
-    small = [part for piece in sample for part in graphs.cut(piece, graphs.affordable(piece, each))]
+    small = [part for piece in sample for part in tasks.pieces_of(piece, graphs.affordable(piece, each))]
     pieces = [{name: tensor.to(device) for name, tensor in piece.items()} for piece in small]
-    total = sum(graphs.examples(piece) for piece in pieces)
+    total = sum(tasks.examples_of(piece) for piece in pieces)
     keep = sum(piece["input_ids"].numel() for piece in pieces) * each <= graphs.GRAPH_BYTES
 
     def loss(piece: dict[str, Tensor]) -> Tensor:
         # scores are asked for as fused attention, which never forms them, cannot be differentiated twice
         out = model(**model_inputs(piece), capture=frozenset({"scores"}))
-        return tasks.loss(task, out.logits, piece) * (graphs.examples(piece) / total)
+        return tasks.loss(task, out.logits, piece) * (tasks.examples_of(piece) / total)
 
     losses = [lambda piece=piece: loss(piece) for piece in pieces]
     found: dict[int, float] = {}
