@@ -53,6 +53,21 @@ def logit_mae(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     return F.l1_loss(student, teacher)
 
 
+def cosine_mse(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean squared difference of the cosines between all rows: what vectors of other widths have in common.
+
+    Source: similarity-preserving distillation, Tung & Mori 2019, arXiv:1907.09682, section 3.  Departs from it: rows
+    are normalised before they are multiplied, not the matrix of products after, as it is cosines that are served.
+
+    Args:
+        student: (rows, features).
+        teacher: (rows, other features).
+        temperature: has no say.
+    """
+    own, target = (F.normalize(vectors, dim=-1) for vectors in (student, teacher))
+    return F.mse_loss(own @ own.T, target @ target.T)
+
+
 def logit_distance(logits: Tensor, target: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Mean squared difference of the logits of a batch; of token scores, pads do not count."""
     if logits.ndim == 3:

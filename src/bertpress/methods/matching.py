@@ -15,6 +15,7 @@ from bertpress.methods.distances import (
     LOSSES,
     Distance,
     attention_score_mse,
+    cosine_mse,
     hidden_state_mse,
     logit_mse,
     soft_binary,
@@ -67,7 +68,7 @@ class TeacherLoss:
             elif step.task.multi_label:
                 distance = soft_binary
         elif self.kind == "embedding":
-            distance = logit_mse
+            distance = logit_mse if own[0].shape == target[0].shape else cosine_mse
         terms = [distance(student=a, teacher=b, temperature=self.temperature) for a, b in zip(own, target, strict=True)]
         return torch.stack(terms).mean()
 

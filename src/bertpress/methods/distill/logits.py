@@ -2,8 +2,10 @@
 
 Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2; squared error of logits: Ba & Caruana 2014.
 Departs from it: ``alpha`` weighs the teacher's term, whatever the paper calls so; terms are averaged over examples (or
-tokens), never over classes too, except ``mse`` and ``mae``, which are means over the logits.  In a stage of unlabelled
-text both terms are those of masked words, as in LightPAFF (Song et al. 2020, arXiv:2004.12817, section 3).
+tokens), never over classes too, except ``mse`` and ``mae``, which are means over the logits.  Sentence vectors are
+compared by ``mse``, and where the teacher's have another width by the cosines between all texts of a batch (Tung & Mori
+2019, arXiv:1907.09682, section 3).  In a stage of unlabelled text both terms are those of masked words, as in LightPAFF
+(Song et al. 2020, arXiv:2004.12817, section 3).
 """
 
 from __future__ import annotations

@@ -103,6 +103,17 @@ def test_regression_learns_the_teachers_number():
     assert value.item() == pytest.approx(0.5)
 
 
+def test_vectors_of_another_width_agree_where_all_cosines_do():
+    torch.manual_seed(0)
+    teacher = torch.randn(6, 5)
+    wider = 3 * torch.cat([teacher, torch.zeros(6, 4)], 1)  # turned and scaled: the same cosines
+    task, loss = resolve("sentence-similarity"), TeacherLoss("kl", 2.0, "embedding")
+    assert loss(step(task, wider, teacher, {})).item() == pytest.approx(0, abs=1e-12)
+    assert loss(step(task, 3 * teacher, teacher, {})).item() == pytest.approx(4 * float(teacher.square().mean()))
+    right = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    assert loss(step(task, right, torch.eye(2), {})).item() == pytest.approx(0.5)  # 1 for 0 in two of four places
+
+
 def test_spans_average_start_and_end():
     task = resolve("squad")
     batch = {"attention_mask": torch.ones(1, 2, dtype=torch.long)}
