@@ -141,7 +141,7 @@ def refuse_scores(ctx: Context, name: str) -> None:
     """Entropy needs classes.
 
     Raises:
-        RecipeError: the task is a regression.
+        RecipeError: the task gives each text a score; other heads that may have no exits are refused elsewhere.
     """
-    if ctx.task.is_regression:
+    if ctx.task.is_regression and ctx.task.head().kind == "sequence":
         raise RecipeError(f"{name}: a score has no entropy to leave by ({ctx.task.name}); use exit/pabee")
