@@ -99,6 +99,8 @@ class BertpressPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: BertpressConfig) -> None:
         super().__init__(config)
+        # never used; tracing looks at it, and transformers warns of a class for which it knows none
+        self.loss_type = "ForSequenceClassification"
         self.blueprint = config.shape
         self.encoder = Encoder(self.blueprint)
         self.head = make_head(self.blueprint, self.encoder.embeddings.decoder_table)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import modeling_utils
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import BertpressForSequenceClassification, build_model
@@ -150,3 +151,11 @@ def test_save_and_reload_is_bit_for_bit(tmp_path):
 def test_bfloat16_autocast_with_pads_stays_finite():
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert tiny()(IDS, MASK).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_finds_nothing_odd_when_tracing_looks_at_all_of_a_model(kind, monkeypatch):
+    said = []
+    monkeypatch.setattr(modeling_utils.logger, "warning_once", said.append)
+    assert callable(tiny(kind).loss_function)
+    assert said == []
