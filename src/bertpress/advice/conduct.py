@@ -78,7 +78,7 @@ def advise(
     facts = TaskFacts()
     if task is not None:
         named, _ = task_of(task, None, options)
-        facts = TaskFacts(kind=named.kind)
+        facts = TaskFacts(named.kind, several_labels=named.multi_label)
         if data is not None:
             rows = tasks.load(named, "train", folder_of(data), labelled=False)
             facts = look_at(named, rows, None if loaded.tokenizer_source is None else tokenizer_of(loaded))
@@ -99,10 +99,9 @@ def look_at(task: Task, rows: Rows, tokenizer: Any) -> TaskFacts:
     """Lengths of texts, in tokens or, without a tokenizer, in words; how many tokens occur; what comes again."""
     some = rows.limit(min(READ, len(rows)))
     columns = [some.column(name) for name in task.text_columns]
-    texts = [
-        " ".join(part if isinstance(part, str) else " ".join(part) for part in row)
-        for row in zip(*columns, strict=True)
-    ]
+    together = task.kind != "sentence-similarity"  # which reads one text, then the other
+    rows_read = zip(*columns, strict=True) if together else ((text,) for column in columns for text in column)
+    texts = [" ".join(part if isinstance(part, str) else " ".join(part) for part in row) for row in rows_read]
     pieces = None
     if tokenizer is None:
         lengths = [len(text.split()) for text in texts]
@@ -110,8 +109,8 @@ def look_at(task: Task, rows: Rows, tokenizer: Any) -> TaskFacts:
         lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         pieces = _pieces(task, rows.limit(min(COUNTED, len(rows))), tokenizer)
     middle, longest = np.percentile(lengths, [50, 95])
-    again = len(columns) == 2 and task.kind != "sentence-similarity" and comes_again(rows.column(task.text_columns[1]))
-    return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again, pieces)
+    again = len(columns) == 2 and together and comes_again(rows.column(task.text_columns[1]))
+    return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again, pieces, task.multi_label)
 
 
 def _pieces(task: Task, rows: Rows, tokenizer: Any) -> int:

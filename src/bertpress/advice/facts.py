@@ -79,6 +79,7 @@ class TaskFacts:
         longest: tokens of the 95th of a hundred texts.
         fixed_passages: the second text of a pair is one of few that come again and again.
         pieces: different tokens that the training texts use; None: not known.
+        several_labels: a text may have more than one.
     """
 
     kind: str = "text-classification"
@@ -86,6 +87,12 @@ class TaskFacts:
     longest: int = 128
     fixed_passages: bool = False
     pieces: int | None = None
+    several_labels: bool = False
+
+    @property
+    def leaves(self) -> bool:
+        """Whether a text may leave early once its one class is certain."""
+        return self.kind in ("text-classification", "text-pair-classification") and not self.several_labels
 
     @property
     def by_token(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bertpress.advice.facts import TaskFacts
 from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.subnetworks import subnetwork
 
@@ -27,6 +28,7 @@ class Option(NamedTuple):
         trains: whether it takes training.
         trims: whether tokens that the training texts never use go.
         by_token: whether it leaves a state for each token and keeps a tokenizer that the teacher shares.
+        exits: whether texts leave early.
         transformer: whether the student is one.
     """
 
@@ -41,7 +43,12 @@ class Option(NamedTuple):
     trains: bool = False
     trims: bool = False
     by_token: bool = True
+    exits: bool = False
     transformer: bool = True
+
+    def suits(self, facts: TaskFacts) -> bool:
+        """Whether the task is one for it."""
+        return (self.by_token or not facts.by_token) and (facts.leaves or not self.exits)
 
     def shape(self, blueprint: Blueprint) -> Blueprint:
         """What is left of a model's layers."""
@@ -76,7 +83,7 @@ OPTIONS = (
     Option("balanced", "under half of the heads and neurons, then integers", 0.1, width=0.45, bits=8, table_bits=8,
            integers=True, trains=True),
     Option("fast", "a third of the heads and neurons, exits, then integers", 1.3, width=0.38, bits=8, table_bits=8,
-           integers=True, trains=True, by_token=False),
+           integers=True, trains=True, by_token=False, exits=True),
     Option("quick", "two thirds of the depth, a third of the width, then integers", 0.9, depth=0.67, width=0.34,
            bits=8, table_bits=8, integers=True, trains=True),
     Option("chia-cnn", "convolutions in place of the Transformer", 7.5, trains=True, by_token=False,

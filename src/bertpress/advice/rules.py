@@ -48,7 +48,7 @@ def advise(machine: Machine, facts: TaskFacts, need: Need, shape: Blueprint) -> 
         need: what is short.
         shape: of the model that is compressed.
     """
-    found = [_of(option, machine, facts, need, shape) for option in OPTIONS if option.by_token or not facts.by_token]
+    found = [_of(option, machine, facts, need, shape) for option in OPTIONS if option.suits(facts)]
     ranked = sorted(found, key=lambda each: (not each.fits, _rank(each, machine, need)))
     return [*_special(machine, facts, need), *ranked[:BEST]]
 
@@ -121,7 +121,7 @@ def _fitness(option: Option, facts: TaskFacts, need: Need) -> Iterator[str]:
         yield "takes seconds, no training"
     if facts.by_token:
         yield "leaves a state for each token, which tags and spans need"
-    elif need.target == "latency" and option.transformer and option.width < 1:
+    elif facts.leaves and need.target == "latency" and option.transformer and option.width < 1:
         yield f"early exits go on top of any Transformer student, as in the recipe fast ({SURVEY})"
 
 

@@ -66,6 +66,29 @@ def test_tags_are_not_given_what_leaves_no_state_for_each_token():
     assert not {"chia-cnn", "fast", "tiny", "deformer"} & {each.recipe for each in advice("tags")}
 
 
+@pytest.mark.parametrize(
+    ("facts", "leaves"),
+    [
+        (TaskFacts(), True),
+        (TaskFacts("text-pair-classification"), True),
+        (TaskFacts(several_labels=True), False),
+        (TaskFacts("text-regression"), False),
+        (TaskFacts("sentence-similarity"), False),
+    ],
+)
+def test_exits_are_advised_where_a_text_has_one_class(facts, leaves):
+    found = advise(SERVER, facts, Need("latency", max_drop=5), BASE)
+    said = " ".join(reason for each in found for reason in each.why)
+    assert ("fast" in {each.recipe for each in found}) == leaves
+    assert ("early exits" in said) == leaves
+
+
+def test_each_text_of_a_similarity_is_read_alone():
+    rows = from_records([{"sentence1": "a b c", "sentence2": "d e f g h", "label": 1.0}] * 4, split="train")
+    facts = look_at(resolve("sentence-similarity"), rows, None)
+    assert (facts.tokens, facts.longest) == (4, 5)
+
+
 def test_what_loses_too_much_stands_behind_and_says_so():
     found = advise(SERVER, SENTENCES, Need("size", max_drop=-1.0), BASE)
     assert not any(each.fits for each in found)
