@@ -78,7 +78,7 @@ OPTIONS = (
     Option("int8", "integers for weights and activations", 0.3, bits=8, table_bits=8, integers=True),
     Option("linear-ptq", "8-bit weights", 0.0, bits=8, table_bits=8),
     Option("gobo", "dictionaries of 3 bits, tables of 4", -0.3, bits=3, table_bits=4),
-    Option("ternarybert", "weights of three values", 2.9, bits=2, table_bits=2, trains=True),
+    Option("ternarybert", "weights of three values", 1.8, bits=2, table_bits=2, trains=True),
     Option("tiny", "dictionaries of 4 bits, unused tokens gone", 0.1, bits=4, table_bits=4, trims=True, by_token=False),
     Option("balanced", "under half of the heads and neurons, then integers", 0.1, width=0.45, bits=8, table_bits=8,
            integers=True, trains=True),
