@@ -192,7 +192,7 @@ def centroid_gradients(
         found = torch.autograd.grad(logits_of(piece), weights, by_logits, materialize_grads=True)
         for (name, code), one in zip(codes.items(), found, strict=True):
             sums[name] += code.mean_gradient(one)
-        del found
+        del found  # as large as the model; the next ones must not come on top
     return sums
 
 

@@ -43,20 +43,26 @@ def batches(sizes):
     return parts
 
 
+def gated(model, ids, mask, slot, group, size, gate):
+    """Logits with one group of channels multiplied by ``gate``."""
+
+    def scale(_m, _i, out):
+        factor = torch.ones(out.shape[-1], dtype=out.dtype)
+        factor[group * size : (group + 1) * size] = gate
+        return out * factor
+
+    hook = slot.register_forward_hook(scale)
+    with torch.no_grad():
+        logits = model(ids, mask).logits
+    hook.remove()
+    return logits
+
+
 def numeric(model, slot, group, size):
     """Mean over examples of |central difference of the example's loss by the gate|."""
 
     def losses(gate):
-        def scale(_m, _i, out):
-            factor = torch.ones(out.shape[-1], dtype=out.dtype)
-            factor[group * size : (group + 1) * size] = gate
-            return out * factor
-
-        hook = slot.register_forward_hook(scale)
-        with torch.no_grad():
-            logits = model(IDS, MASK).logits
-        hook.remove()
-        return F.cross_entropy(logits, LABELS, reduction="none")
+        return F.cross_entropy(gated(model, IDS, MASK, slot, group, size, gate), LABELS, reduction="none")
 
     step = 1e-5
     return ((losses(1 + step) - losses(1 - step)) / (2 * step)).abs().mean()
@@ -107,15 +113,8 @@ def test_two_sentences_are_one_example():
     slot, size = head_gates(model)[1]
 
     def losses(head, gate):
-        def scale(_m, _i, out):
-            factor = torch.ones(out.shape[-1], dtype=out.dtype)
-            factor[head * size : (head + 1) * size] = gate
-            return out * factor
-
-        hook = slot.register_forward_hook(scale)
-        with torch.no_grad():
-            cosine = F.cosine_similarity(*model(ids, batch["attention_mask"]).logits.unflatten(0, (-1, 2)).unbind(1))
-        hook.remove()
+        vectors = gated(model, ids, batch["attention_mask"], slot, head, size, gate)
+        cosine = F.cosine_similarity(*vectors.unflatten(0, (-1, 2)).unbind(1))
         return (cosine - batch["labels"] / 5).square()
 
     gradient = task_importance(model, task, {1: (slot, size)}, [batch])[1]
