@@ -43,12 +43,11 @@ def check_runtimes(recipe: Recipe) -> None:
 def check_needs(recipe: Recipe, data: Data) -> None:
     """Refuse methods that the task has nothing for."""
     task = data.task
-    pairs = len(task.text_columns) == 2 and task.kind != "sentence-similarity"  # which embeds one text, then the other
     for stage, name, method in recipe.methods():
         place = f"{recipe.name} stage {stage.name}, {name}"
         if Need.LABELS in method.requires and task.kind == "masked-lm":
             raise RecipeError(f"{place}: needs labels, and the task {task.name} has none")
-        if Need.PAIRS in method.requires and not pairs:
+        if Need.PAIRS in method.requires and not task.reads_pairs:
             raise RecipeError(f"{place}: needs two texts that are read together, and the task {task.name} has one")
     for stage, cause in recipe.apart():
         _check_answers(recipe, stage, task, cause)

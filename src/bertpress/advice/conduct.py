@@ -99,8 +99,7 @@ def look_at(task: Task, rows: Rows, tokenizer: Any) -> TaskFacts:
     """Lengths of texts, in tokens or, without a tokenizer, in words; how many tokens occur; what comes again."""
     some = rows.limit(min(READ, len(rows)))
     columns = [some.column(name) for name in task.text_columns]
-    together = task.kind != "sentence-similarity"  # which reads one text, then the other
-    rows_read = zip(*columns, strict=True) if together else ((text,) for column in columns for text in column)
+    rows_read = zip(*columns, strict=True) if task.reads_pairs else ((text,) for column in columns for text in column)
     texts = [" ".join(part if isinstance(part, str) else " ".join(part) for part in row) for row in rows_read]
     pieces = None
     if tokenizer is None:
@@ -109,7 +108,7 @@ def look_at(task: Task, rows: Rows, tokenizer: Any) -> TaskFacts:
         lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         pieces = _pieces(task, rows.limit(min(COUNTED, len(rows))), tokenizer)
     middle, longest = np.percentile(lengths, [50, 95])
-    again = len(columns) == 2 and together and comes_again(rows.column(task.text_columns[1]))
+    again = task.reads_pairs and comes_again(rows.column(task.text_columns[1]))
     return TaskFacts(task.kind, max(1, round(middle)), max(1, round(longest)), again, pieces, task.multi_label)
 
 

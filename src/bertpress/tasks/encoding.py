@@ -150,23 +150,21 @@ def encode(task: Task, rows: Rows, tokenizer: Any, *, training: bool, seed: int 
         raise DataError(f"{rows.source}: no rows")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ModelError(f"{type(tokenizer).__name__}: a fast tokenizer (with a tokenizer.json) is needed")
-    kind = task.kind
-    masking = masking_for(tokenizer, task.masked_share, seed + training) if kind == "masked-lm" else None
+    masking = masking_for(tokenizer, task.masked_share, seed + training) if task.kind == "masked-lm" else None
     result = Encoded(task, rows, masking)
     inputs, cut = _inputs(task, rows), set[int]()
     length, stride = _limits(task, tokenizer)
-    pair = len(task.text_columns) == 2 and kind != "sentence-similarity"
-    if task.windows and pair and not apart:
+    if task.windows and task.reads_pairs and not apart:
         special = tokenizer.backend_tokenizer.num_special_tokens_to_add(True)
         inputs, cut = _capped(tokenizer, inputs, max(1, (length - stride - special) // 2))
     if apart:
         encodings = _apart(task, tokenizer, inputs, length, stride)
     else:
-        strategy = ("only_second" if pair else "only_first") if task.windows else "longest_first"
+        strategy = ("only_second" if task.reads_pairs else "only_first") if task.windows else "longest_first"
         truncation = {"max_length": length, "stride": stride if task.windows else 0, "strategy": strategy}
         encodings = _together(task, tokenizer, inputs, truncation)
     _fill(result, tokenizer, encodings, cut)
-    if kind != "masked-lm" and task.label_column in rows.columns:
+    if task.kind != "masked-lm" and task.label_column in rows.columns:
         result.labels = _labels(result, training)
     result.shortened = len(cut)
     if cut:

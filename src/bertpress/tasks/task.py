@@ -109,6 +109,11 @@ class Task(BaseModel):
         return self.kind in ("text-regression", "sentence-similarity")
 
     @property
+    def reads_pairs(self) -> bool:
+        """A row's two texts are read together; a similarity reads one, then the other."""
+        return len(self.text_columns) == 2 and self.kind != "sentence-similarity"
+
+    @property
     def id2label(self) -> dict[int, str] | None:
         """The labels as a transformers config writes them."""
         return None if self.labels is None else dict(enumerate(self.labels))

@@ -101,6 +101,14 @@ def test_options_reach_the_task():
         task.name = "other"
 
 
+@pytest.mark.parametrize(
+    ("name", "together"),
+    [("sst2", False), ("mrpc", True), ("stsb", True), ("squad", True), ("sentence-similarity", False)],
+)
+def test_which_texts_are_read_together(name, together):
+    assert resolve(name).reads_pairs is together
+
+
 def test_a_shorter_length_shortens_the_stride():
     assert resolve("squad").stride == 128
     assert resolve("squad", max_length=96).stride == 32
