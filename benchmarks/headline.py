@@ -1,19 +1,32 @@
 r"""The comparison that a user would make: a BERT-base-sized teacher as the usual tools run it, against our artifacts.
 
     pip install 'bertpress[benchmarks]'
-    python benchmarks/headline.py --data DIR [--threads 2] TASK/NAME=FOLDER ...
+    python benchmarks/headline.py --data DIR [--threads 2] TASK/NAME=FOLDER[@SPEED] ...
 
 The teacher is transformers' own model: PyTorch eager float32, SDPA where it has that, ``torch.compile`` in bfloat16;
 ONNX Runtime in float32 and with its dynamic int8; OpenVINO in float32, in bfloat16 and with NNCF's post-training int8.
 Each answers the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out,
 by turns in one process: batch 1, then batches of 32.  Our artifacts and NNCF's integers run in a graph of any length,
-and, as rows of their own, in graphs for some lengths.  Accuracy is that of the whole validation split, by the thing
-that is timed.
-Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``.  Writes results/headline.json and
-.md.  The student in there learnt from the pinned teacher:
+and, as rows of their own, in graphs for some lengths.  Accuracy is that of the validation split, or of so many texts
+of it, by the thing that is timed.
+Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``, with ``@0.1`` behind it at that speed of their
+early exits.  Writes results/headline.json and .md.  Those in
+there were made with the recipes beside this file and the teachers of ``benchmarks/teachers.py``, each by one of
 
-    bertpress compress MINILM --teacher TEACHER --recipe benchmarks/headline-student.yaml \
-        --task sst2 --data DIR --threads 1 --out RUN
+    bertpress compress MODEL --teacher TEACHER --recipe benchmarks/headline-NAME.yaml --task TASK --data DIR \
+        --threads 1 --out RUN
+
+    on sst2, TEACHER being the MPNet of this comparison, and RUNS/NAME the folder of an earlier line:
+    NAME      MODEL
+    pruned    TEACHER
+    narrow    RUNS/pruned/stages/01-recover/model
+    bytes     RUNS/narrow/stages/01-recover/model
+    student   a MiniLM that has read the texts once: stages/01-distil/model of the same recipe on the pre-trained one
+              with ``--set stages.distil.train.epochs=1``
+    on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER:
+    exits     MODEL
+    small     MODEL
+    bytes     RUNS/small/stages/01-narrow/model
 """
 
 from __future__ import annotations
@@ -215,21 +228,21 @@ def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -
     yield FIXED.format(NNCF), Contender(FixedLengths(fixed, LENGTHS, pad).logits, read, stored)
 
 
-def ours(folder: Path, threads: int, lengths: Sequence[int] = ()) -> Contender:
-    """An artifact on OpenVINO; its size is that of the packed folder."""
-    engine = load_engine("openvino", folder, threads, lengths=lengths)
-    return Contender(engine.logits, Reader(folder), size(folder).weight_bytes)
+def ours(place: str, threads: int, lengths: Sequence[int] = ()) -> Contender:
+    """An artifact on OpenVINO, at the speed behind an @ or its own; its size is that of the packed folder."""
+    folder, at, speed = place.partition("@")
+    engine = load_engine("openvino", folder, threads, float(speed) if at else None, lengths)
+    return Contender(engine.logits, Reader(Path(folder)), size(folder).weight_bytes)
 
 
-def accuracy(contender: Contender, texts: Sequence[Any], labels: Sequence[int]) -> float:
-    """Percent of texts whose label is found, in batches of like length."""
+def predictions(contender: Contender, texts: Sequence[Any]) -> list[int]:
+    """The number of each text's label, answered in batches of like length."""
     order = sorted(range(len(texts)), key=lambda row: len(str(texts[row])))
-    right = 0
+    found = np.zeros(len(texts), np.int64)
     for at in range(0, len(order), BATCH):
         rows = order[at : at + BATCH]
-        found = contender.answer([texts[row] for row in rows]).argmax(-1)
-        right += int((found == np.array([labels[row] for row in rows])).sum())
-    return 100 * right / len(texts)
+        found[rows] = contender.answer([texts[row] for row in rows]).argmax(-1)
+    return [int(label) for label in found]
 
 
 def one_by_one(contender: Contender, blocks: Sequence[Sequence[Any]]) -> Callable[[], None]:
@@ -264,27 +277,28 @@ def timed(contenders: Mapping[str, Contender], texts: Sequence[Any], rounds: int
     return found
 
 
-def compare(task: str, artifacts: Mapping[str, Path], options: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(task: str, artifacts: Mapping[str, str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """All contenders on one task."""
     folder, what = teacher_of(task, options.teachers, options.model), tasks.resolve(task)
     rows = tasks.load(what, "train", options.data)
     what = tasks.with_labels(what, rows)
     training = texts_of(what, rows.limit(CALIBRATION, 0))
-    rows = tasks.load(what, "validation", options.data)
+    rows = tasks.load(what, "validation", options.data).limit(options.validation_limit)
     texts, truth = texts_of(what, rows), tasks.references(what, rows)
     with tempfile.TemporaryDirectory() as scratch:
         contenders = dict(theirs(folder, training, options.threads, Path(scratch)))
         mine = {name: ours(place, options.threads) for name, place in artifacts.items()}
         mine |= {FIXED.format(name): ours(place, options.threads, LENGTHS) for name, place in artifacts.items()}
         contenders |= mine
-        scores = {name: accuracy(each, texts, truth) for name, each in contenders.items()}
+        found = {name: predictions(each, texts) for name, each in contenders.items()}
         times = timed(contenders, texts, options.rounds)
     whole = contenders[EAGER].bytes
     return [
         {
-            "task": task, "name": name, "ours": name in mine, "accuracy": scores[name],
-            "drop": scores[EAGER] - scores[name], "bytes": each.bytes, "percent_of_teacher": 100 * each.bytes / whole,
-            **times[name],
+            "task": task, "name": name, "ours": name in mine, "validation_texts": len(texts),
+            "accuracy": tasks.score(what, found[name], truth)["accuracy"].value,
+            "drop": tasks.drop(what, found[EAGER], found[name], truth).model_dump(),
+            "bytes": each.bytes, "percent_of_teacher": 100 * each.bytes / whole, **times[name],
         }
         for name, each in contenders.items()
     ]  # fmt: skip
@@ -292,12 +306,14 @@ def compare(task: str, artifacts: Mapping[str, Path], options: argparse.Namespac
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
     """One line a contender."""
-    head = ["task", "what", "accuracy", "drop", "MB", "ms, batch 1", "times eager", "times NNCF", "ms, batch 32"]
-    head += ["times eager", "times NNCF"]
+    head = ["task", "what", "texts", "accuracy", "drop [95 %]", "MB", "% of the teacher's"]
+    head += ["ms, batch 1", "times eager", "times NNCF", "ms, batch 32", "times eager", "times NNCF"]
     lines = []
     for entry in entries:
-        cells = [entry["task"], entry["name"], f"{entry['accuracy']:.1f}", f"{entry['drop']:+.1f}"]
-        cells.append(f"{entry['bytes'] / 1e6:.1f}")
+        drop = entry["drop"]
+        cells = [entry["task"], entry["name"], str(entry["validation_texts"]), f"{entry['accuracy']:.1f}"]
+        cells.append(f"{drop['value']:+.1f} [{drop['low']:.1f}, {drop['high']:.1f}]")
+        cells += [f"{entry['bytes'] / 1e6:.1f}", f"{entry['percent_of_teacher']:.1f}"]
         for batch in ("batch_1", f"batch_{BATCH}"):
             cells.append(f"{entry[batch]['ms_a_text']['median']:.2f}")
             cells += [f"{entry[batch][ratio]['value']:.1f}" for ratio in ("faster_than_eager", "faster_than_nncf")]
@@ -306,43 +322,69 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def front(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of ours, the fastest at batch 1 within each permitted loss."""
+    """Of ours, the fastest at batch 1 and the smallest within each permitted loss."""
     found = []
     for task in TASKS:
-        for drop in DROPS:
-            fitting = [entry for entry in entries if entry["task"] == task and entry["ours"] and entry["drop"] <= drop]
+        for permitted in DROPS:
+            fitting = [entry for entry in entries if entry["task"] == task and entry["ours"]]
+            fitting = [entry for entry in fitting if entry["drop"]["value"] <= permitted]
             if fitting:
-                best = max(fitting, key=lambda entry: entry["batch_1"]["faster_than_eager"]["value"])
-                found.append({"task": task, "permitted_drop": drop, "name": best["name"]})
+                fastest = max(fitting, key=lambda entry: entry["batch_1"]["faster_than_eager"]["value"])
+                smallest = min(fitting, key=lambda entry: entry["bytes"])
+                found.append(
+                    {
+                        "task": task,
+                        "permitted_drop": permitted,
+                        "fastest": fastest["name"],
+                        "smallest": smallest["name"],
+                    }
+                )
     return found
+
+
+def front_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One line a permitted loss."""
+    by_name = {(entry["task"], entry["name"]): entry for entry in entries}
+    head = ["task", "points that may be lost", "fastest", "times eager", "times NNCF", "smallest", "% of the teacher's"]
+    lines = []
+    for best in front(entries):
+        fastest, smallest = (by_name[best["task"], best[which]] for which in ("fastest", "smallest"))
+        ratios = [fastest["batch_1"][ratio]["value"] for ratio in ("faster_than_eager", "faster_than_nncf")]
+        cells = [best["task"], f"{best['permitted_drop']:g}", best["fastest"], *(f"{ratio:.1f}" for ratio in ratios)]
+        lines.append([*cells, best["smallest"], f"{smallest['percent_of_teacher']:.1f}"])
+    return markdown(head, lines)
 
 
 def main() -> int:
     """Compare; tasks of earlier commands stay in the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artifacts", nargs="+", metavar="TASK/NAME=FOLDER")
+    parser.add_argument("artifacts", nargs="+", metavar="TASK/NAME=FOLDER[@SPEED]")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teachers", type=Path, default=CACHE / "teachers")
     parser.add_argument("--model", default="mpnet-base", help="that the teachers were made from")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--validation-limit", type=int, help="texts, chosen at random, that accuracy is measured on")
     parser.add_argument("--results", type=Path, default=Path("results/headline.json"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    wanted: dict[str, dict[str, Path]] = {}
+    wanted: dict[str, dict[str, str]] = {}
     for given in options.artifacts:
         where, found, folder = given.partition("=")
         task, slash, name = where.partition("/")
         if not (found and slash and task in TASKS):
-            parser.error(f"{given}: must be TASK/NAME=FOLDER with a task of {', '.join(TASKS)}")
-        wanted.setdefault(task, {})[name] = Path(folder)
+            parser.error(
+                f"{given}: must be TASK/NAME=FOLDER or TASK/NAME=FOLDER@SPEED with a task of {', '.join(TASKS)}"
+            )
+        wanted.setdefault(task, {})[name] = folder
     entries = json.loads(options.results.read_text(encoding="utf-8"))["entries"] if options.results.is_file() else []
     for task, artifacts in wanted.items():
         entries = [entry for entry in entries if entry["task"] != task] + compare(task, artifacts, options)
         content = {"model": options.model, "entries": entries, "front": front(entries)}
         save_timings(options.results, content, options.threads)
-        options.results.with_suffix(".md").write_text(table(entries), encoding="utf-8")
-    print(table(entries), file=sys.stderr)
+        shown = f"{table(entries)}\n{front_table(entries)}"
+        options.results.with_suffix(".md").write_text(shown, encoding="utf-8")
+    print(shown, file=sys.stderr)
     return 0
 
 
