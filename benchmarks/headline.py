@@ -230,9 +230,10 @@ def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -
 
 def ours(place: str, threads: int, lengths: Sequence[int] = ()) -> Contender:
     """An artifact on OpenVINO, at the speed behind an @ or its own; its size is that of the packed folder."""
-    folder, at, speed = place.partition("@")
+    where, at, speed = place.partition("@")
+    folder = Path(where)
     engine = load_engine("openvino", folder, threads, float(speed) if at else None, lengths)
-    return Contender(engine.logits, Reader(Path(folder)), size(folder).weight_bytes)
+    return Contender(engine.logits, Reader(folder), size(folder).weight_bytes)
 
 
 def predictions(contender: Contender, texts: Sequence[Any]) -> list[int]:
