@@ -26,7 +26,7 @@ there were made with the recipes beside this file and the teachers of ``benchmar
     on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER:
     exits     MODEL
     small     MODEL
-    bytes     RUNS/small/stages/01-narrow/model
+    bytes     RUNS/small/stages/01-narrow/model; "tokens seen thrice" with ``--set stages.vocabulary.use.0.minimum=3``
 """
 
 from __future__ import annotations
