@@ -51,6 +51,7 @@ class Row:
             then learns from the teacher or from the labels alone.
         tasks: where the row is run; None: everywhere.
         rows: of the training split at most; None: as the task has it.
+        model: the teacher's, as benchmarks/teachers.py names it.
     """
 
     recipe: str | Mapping[str, Any]
@@ -58,6 +59,7 @@ class Row:
     start: Literal["teacher", "pretrained"] = "teacher"
     tasks: tuple[str, ...] | None = None
     rows: int | None = None
+    model: str = "minilm-l6"
 
 
 def arguments(doc: str | None, known: Sequence[str], name: str) -> argparse.ArgumentParser:
@@ -141,8 +143,8 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
         return json.loads(known.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     recipe = recipe_of(row)
     trained, scored_rows = LIMITS.get(task, (None, None))
-    teacher = teacher_of(task, options.teachers)
-    pretrained = options.models / "minilm-l6"
+    teacher = teacher_of(task, options.teachers, row.model)
+    pretrained = options.models / row.model
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
         teacher=None if row.start == "teacher" else teacher, seed=seed, resume=(place / "run.json").is_file(),
@@ -152,7 +154,7 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
     spent = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
     machine = environment(seed=seed)
-    found = figures(request, made, options.out / task / "baseline.json")
+    found = figures(request, made, options.out / task / f"baseline-{row.model}.json")
     entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **found, **spent}
     entry |= {"load_average": machine["load_average"], "command": request.command}
     known.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")

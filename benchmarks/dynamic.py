@@ -47,7 +47,6 @@ TASKS = ("sst2", "mnli", "ag_news", "stsb")
 CLASSES = ("sst2", "mnli", "ag_news")
 TEXTS = ("sst2", "ag_news")
 DROPS = (0.5, 1.0, 2.0)
-KEEP = "stages.0.use.tokens/power.keep"
 TIMES = ("speedup", "speedup_interval", "latency_ms", "model_latency_ms")
 ENGINES = {"float32": "torch", "int8": "openvino"}
 ANSWERS = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
@@ -84,17 +83,15 @@ def three_layers() -> dict[str, Any]:
 
 ROWS: dict[str, Row] = {
     "DeeBERT": Row("deebert", tasks=CLASSES),
-    "FastBERT": Row("fastbert", tasks=CLASSES),
     "FastBERT, every second layer": Row("fastbert", {"stages.0.use.exit/fastbert.every": 2}, tasks=CLASSES),
+    "FastBERT, MPNet-base, every third layer": Row(
+        "fastbert", {"stages.0.use.exit/fastbert.every": 3}, tasks=("sst2",), model="mpnet-base"
+    ),
     "PABEE": Row("pabee"),
     "PoWER-BERT": Row("power-bert", tasks=TEXTS),
-    "PoWER-BERT, 70 % then 40 % kept": Row("power-bert", {KEEP: [0.7, 0.7, 0.4]}, tasks=TEXTS),
-    "PoWER-BERT, 60 % then 30 % kept": Row("power-bert", {KEEP: [0.6, 0.6, 0.3]}, tasks=TEXTS),
-    "PoWER-BERT, 70 % then 40 % kept, distilled": Row(distilled([0.7, 0.7, 0.4]), tasks=TEXTS),
-    "PoWER-BERT, half kept from the second layer, distilled": Row(distilled([1.0, 0.5]), tasks=TEXTS),
-    "PoWER-BERT, 30 % kept from the third layer, distilled": Row(distilled([1.0, 1.0, 0.3]), tasks=TEXTS),
-    "PoWER-BERT, 30 % kept from the second layer, distilled": Row(distilled([1.0, 0.3]), tasks=TEXTS),
     "PoWER-BERT, 15 % kept from the third layer, distilled": Row(distilled([1.0, 1.0, 0.15]), tasks=TEXTS),
+    "PoWER-BERT, 20 % kept from the second layer, distilled": Row(distilled([1.0, 0.2]), tasks=TEXTS),
+    "EdgeBERT": Row("edgebert", tasks=("sst2",)),
     "three layers, FastBERT, int8": Row(three_layers(), tasks=("sst2",)),
     "LTP": Row("ltp", tasks=TEXTS),
     "token merging": Row("token-merging", tasks=TEXTS),
@@ -164,12 +161,15 @@ def ratios(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     else:
         quantized = artifact.load(int8_of(made.path, task, options, made.path.with_name("int8")))
         forms = {"float32": made, "int8": quantized}
-    teacher = teacher_of(task, options.teachers)
+    model = ROWS[name].model
+    teacher = teacher_of(task, options.teachers, model)
     found = {}
     for kind, each in forms.items():
         whole = each.path
         if each.blueprint.exit is None:
-            whole = teacher if kind == "float32" else int8_of(teacher, task, options, options.out / task / "int8")
+            whole = (
+                teacher if kind == "float32" else int8_of(teacher, task, options, options.out / task / f"int8-{model}")
+            )
         found[kind] = measured(each, whole, ENGINES[kind], task, options)
     return found
 

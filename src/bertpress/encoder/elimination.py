@@ -33,12 +33,14 @@ class Present:
         weights: (batch, tokens), how many tokens of the text each stands for; 0: a pad, or one that left.
         places: (batch or 1, tokens), int64, where in the text they stand.
         lengths: (batch, 1), tokens of each text before any left; float, at least 1.
+        width: places of a row before any token left; at least the largest of ``lengths``.
         masks: for the layers above, and for what pools.
     """
 
     weights: Tensor
     places: Tensor
     lengths: Tensor
+    width: Any
     masks: Masks
 
     @classmethod
@@ -47,7 +49,7 @@ class Present:
         batch, width, _ = hidden.shape
         weights = hidden.new_ones(batch, width) if masks.tokens is None else masks.tokens.to(hidden.dtype)
         places = torch.arange(width, device=hidden.device)[None]
-        return cls(weights, places, weights.sum(1, keepdim=True).clamp(min=1), masks)
+        return cls(weights, places, weights.sum(1, keepdim=True).clamp(min=1), width, masks)
 
     def become(self, weights: Tensor, places: Tensor | None = None, *, whole: bool) -> None:
         """Go on with these tokens.
@@ -103,18 +105,20 @@ def standing(scores: Tensor, weights: Tensor) -> Tensor:
     return scores.masked_fill(weights == 0, PAD).masked_fill(first, FIRST)
 
 
-def foremost(scores: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+def foremost(scores: Tensor, weights: Tensor, counts: Tensor, bound: Any = None) -> Tensor:
     """The tokens of largest score in each row, in the order in which they came; the first token, and no pad, is in.
 
     Args:
         scores: (batch, tokens).
         weights: (batch, tokens), 0 for pads.
         counts: (batch, 1), how many of each row, at least 1; float.
+        bound: as for :func:`most`.
 
     Returns:
         (batch, most of a row), int64; behind those of a row the number of tokens.
     """
-    tokens, width = scores.shape[1], most(counts, scores.shape[1])
+    tokens = scores.shape[1]
+    width = most(counts, tokens, bound)
     order = standing(scores, weights).topk(width, dim=-1).indices
     inside = torch.arange(width, device=scores.device) < counts
     return torch.where(inside, order, tokens).topk(width, dim=-1, largest=False).values
@@ -127,14 +131,23 @@ def staying(kept: Tensor) -> Tensor:
     return places.topk(most(kept.sum(1), tokens), dim=-1, largest=False).values
 
 
-def most(counts: Tensor, tokens: Any) -> Any:
-    """The largest count, at most ``tokens``, as a number, or as what stands for it while a graph is written down."""
-    found: Any = counts.max().to(torch.int64)
+def most(counts: Tensor, tokens: Any, bound: Any = None) -> Any:
+    """The largest count, at most ``tokens``, as a number, or as what stands for it while a graph is written down.
+
+    Args:
+        counts: (batch, 1).
+        tokens: of a row.
+        bound: on the counts, reached by a row without pads, from the tensors' sizes alone; a graph that is made for one
+            length then has fixed sizes throughout.  ``torch.export`` cannot prove it to be at most ``tokens``, and
+            goes by the counts.
+    """
     if torch.compiler.is_compiling():
+        found: Any = counts.max().to(torch.int64)
         found = found.item()
         torch._check(found >= 2)  # a graph of several tokens holds for one, which attention would ask about
         torch._check(found <= tokens)
         return found
+    found = (counts.max() if bound is None else torch.as_tensor(bound)).to(torch.int64)
     return found if torch._C._get_tracing_state() is not None else int(found)
 
 
@@ -164,8 +177,8 @@ class Top:
     def __call__(self, present: Present, read: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
         """See :class:`Rule`."""
         scores = attention_received(read, present.weights, others=True)
-        counts = self.spec.left(present.lengths, present.lengths)
-        return keep(present, foremost(scores, present.weights, counts), states)
+        counts, bound = (self.spec.left(length, length) for length in (present.lengths, present.width))
+        return keep(present, foremost(scores, present.weights, counts, bound), states)
 
 
 @dataclass(frozen=True)
@@ -222,7 +235,8 @@ class Merge:
         weights, tokens = present.weights, present.weights.shape[1]
         similarity, partner = partners(read, weights)
         there = (weights > 0).to(weights.dtype).sum(1, keepdim=True).clamp(min=1)
-        chosen = foremost(-similarity, weights, self.spec.left(present.lengths, there))
+        counts, bound = self.spec.left(present.lengths, there), self.spec.left(present.width, tokens)
+        chosen = foremost(-similarity, weights, counts, bound)
         into = chosen[:, :, None]
         stays = into == torch.arange(tokens, device=chosen.device)
         joins = (into == partner[:, None]) & ~stays.any(1, keepdim=True)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import token_models
 import torch
 from exit_models import mixed_speed, texts, tiny
 from tiny_world import fast_tokenizer
@@ -62,6 +63,19 @@ def test_models_with_exits(tmp_path):
         assert np.allclose(fixed.logits(alone), plain.logits(alone), atol=1e-5)
     assert fixed.engine.left.tolist() == plain.left.tolist()
     assert len(fixed.engine.left.nonzero()[0]) > 1
+
+
+@pytest.mark.parametrize("name", ["shares", "counts", "pairs", "merged share"])
+def test_where_tokens_leave_by_number_every_size_is_fixed(name, tmp_path):
+    model = token_models.ruled(token_models.tiny(), token_models.RULES[name]).eval()
+    model.save_pretrained(tmp_path)
+    openvino.export(model, tmp_path)
+    plain, fixed = (engines.load_engine("openvino", tmp_path, 1, lengths=lengths) for lengths in ((), (8, 12)))
+    for tokens in (2, 7, 8, 11):
+        assert np.allclose(fixed.logits(text(tokens)), plain.logits(text(tokens)), atol=1e-5)
+    for request in fixed.engine._fixed.values():
+        operations = request.get_compiled_model().get_runtime_model().get_ops()
+        assert not [each for each in operations if any(port.partial_shape.is_dynamic for port in each.outputs())]
 
 
 def test_which_graph_runs(tmp_path, monkeypatch):
