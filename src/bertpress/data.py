@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING
 from bertpress import tasks
 from bertpress.encoder.sources import find
 from bertpress.errors import DataError
+from bertpress.methods.base import Trait
 from bertpress.tasks import Rows, Task
+from bertpress.tasks.loading import has
 
 if TYPE_CHECKING:
     from bertpress.runner import Request
 
 HELD_OUT = 0.1
+SPEED_ROWS = 2000
+"""Rows on which the speed of early exits is chosen, at most."""
+SELECTION = "selection"
+"""A split of rows that something is chosen on, for a model that has seen all of train."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,19 @@ class Data:
         train: rows whose labels may be read.
         validation: rows that are scored.
         rest: rows of the train split beyond the budget of labels, with None in place of theirs.
+        held_out: rows that no stage reads, on which the speed of early exits is chosen; None where there are no exits.
     """
 
     task: Task
     train: Rows
     validation: Rows
     rest: Rows | None = None
+    held_out: Rows | None = None
 
-    def selection(self, seed: int) -> tuple[Rows, Rows]:
+    def selection(self, seed: int, share: float = HELD_OUT) -> tuple[Rows, Rows]:
         """Training rows and rows cut from them, on which weights and rounds are chosen; questions keep together."""
         group = self.task.text_columns[-1] if self.task.kind == "question-answering" else None
-        return tasks.holdout(self.train, HELD_OUT, seed, group=group)
+        return tasks.holdout(self.train, share, seed, group=group)
 
 
 def with_budget(data: Data, labels: int, seed: int) -> Data:
@@ -70,10 +78,32 @@ def load_data(request: Request) -> Data:
     own = find(request.model).config.get("id2label") if request.task.labels is None else None
     task = tasks.with_labels(request.task, splits["train"], own)
     tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
-    budget = request.recipe.labels
-    if budget is None:
-        return Data(task, splits["train"], splits["validation"])
-    return with_budget(Data(task, splits["train"], splits["validation"]), budget, request.seed)
+    data = Data(task, splits["train"], splits["validation"])
+    if request.recipe.labels is not None:
+        data = with_budget(data, request.recipe.labels, request.seed)
+    return with_held_out(data, request) if leaves_early(request) else data
+
+
+def leaves_early(request: Request) -> bool:
+    """Whether the artifact will have early exits: the recipe puts some, or the model that is handed in has them."""
+    made = any(Trait.EXITS in method.provides for _, _, method in request.recipe.methods())
+    return made or bool((find(request.model).config.get("blueprint") or {}).get("exit"))
+
+
+def with_held_out(data: Data, request: Request) -> Data:
+    """The same data with rows that no stage reads: those that are given, a split ``selection``, or some of train's.
+
+    Raises:
+        DataError: such a split cannot be read, or there are too few rows to cut some.
+    """
+    if request.held_out is not None:
+        return replace(data, held_out=request.held_out)
+    if request.train is None and request.data is not None and has(data.task, SELECTION, request.data):
+        rows = tasks.load(data.task, SELECTION, request.data)
+        tasks.with_labels(data.task, rows)
+        return replace(data, held_out=rows.limit(SPEED_ROWS, request.seed))
+    rest, cut = data.selection(request.seed, min(HELD_OUT, SPEED_ROWS / max(len(data.train), 1)))
+    return replace(data, train=rest, held_out=cut)
 
 
 def load_unlabelled(request: Request, data: Data) -> Rows | None:

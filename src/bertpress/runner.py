@@ -28,7 +28,6 @@ from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings, distributed
 
 Say = Callable[[str], None]
-EXIT_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Request:
         metric: the user's own, a function of predictions and references; higher is better.
         train_limit: at most so many training rows.
         validation_limit: at most so many validation rows.
+        held_out: rows that no stage reads, to choose the speed of early exits on; None: a split ``selection`` under
+            ``data``, or some of the training rows.
         unlabelled: text without labels, in a file, a folder, or rows; None: that of the train splits under ``data``.
         cache: folder of the teacher's answers, which runs may share; None: one of the run's own.
         known: folder of another run of the same request but for the recipe; stages that both begin with are taken over.
@@ -71,6 +72,7 @@ class Request:
     metric: tasks.UserMetric | None = None
     train_limit: int | None = None
     validation_limit: int | None = None
+    held_out: Rows | None = None
     unlabelled: Path | Rows | None = None
     cache: Path | None = None
     known: Path | None = None
@@ -207,9 +209,9 @@ def press(request: Request, say: Say = lambda line: None) -> Pressed:
 def complete(request: Request, data: Data, made: Artifact, say: Say) -> None:
     """What an artifact has beside its weights: the curve of its early exits, and its files for other runtimes."""
     if made.blueprint.exit is not None and made.manifest.exits is None:
-        say("measuring what early exits cost, on rows cut from train")
-        rows = data.selection(request.seed)[1].limit(EXIT_ROWS, request.seed)
-        made.calibrate_exits(rows, metric=request.metric)
+        assert data.held_out is not None
+        say(f"measuring what early exits cost, on {len(data.held_out)} rows that no stage has read")
+        made.calibrate_exits(data.held_out, metric=request.metric)
     for runtime in request.recipe.export:
         if runtime not in made.exports:
             say(f"exporting to {runtime}")

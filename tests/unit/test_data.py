@@ -1,9 +1,11 @@
-"""A budget of labels: exact, alike for every student, and nothing but text beyond it."""
+"""A budget of labels: exact, alike for every student, and nothing but text beyond it.  Rows that no stage reads."""
+
+import json
 
 import pytest
 
 from bertpress import tasks
-from bertpress.data import Data, with_budget
+from bertpress.data import Data, load_data, with_budget
 from bertpress.errors import DataError
 from bertpress.recipe import Recipe
 from bertpress.runner import Request, press
@@ -41,6 +43,48 @@ def test_budgets_that_cannot_be_kept():
     text = tasks.from_records([{"text": "a"}])
     with pytest.raises(DataError, match=r"^task masked-lm: has no labels, so labels=2 means nothing$"):
         with_budget(Data(tasks.resolve("masked-lm"), text, text), 2, 0)
+
+
+def loaded(model, folder, stages, **given):
+    """What a run with this recipe reads."""
+    recipe = Recipe.parse({"name": "r", "stages": stages, "export": []})
+    return load_data(Request(model, recipe, tasks.resolve("text-classification"), folder, **given))
+
+
+PLAIN, EXITS = ([{"name": "a", "use": [{method: {}}]}] for method in ("quantize/int8", "exit/deebert"))
+
+
+def test_the_speed_of_exits_is_chosen_on_rows_that_no_stage_reads(tiny_model, tmp_path):
+    given = {"train": ROWS, "validation": ROWS}
+    whole, cut = (loaded(tiny_model, tmp_path, stages, **given) for stages in (PLAIN, EXITS))
+    assert (whole.train, whole.held_out) == (ROWS, None)
+    assert (len(cut.train), len(cut.held_out)) == (36, 4)
+    assert sorted(cut.train.columns["text"] + cut.held_out.columns["text"]) == sorted(ROWS.columns["text"])
+    own = loaded(tiny_model, tmp_path, EXITS, held_out=ROWS, **given)
+    assert (own.train, own.held_out) == (ROWS, ROWS)
+    many = tasks.from_records([{"text": f"text {i}", "label": ("no", "yes")[i % 2]} for i in range(40_000)])
+    assert len(loaded(tiny_model, tmp_path, EXITS, train=many, validation=ROWS).held_out) == 2000
+
+
+def test_a_split_of_their_own_is_read_in_their_place(tiny_model, tiny_data, tmp_path):
+    folder = tiny_data()
+    before = loaded(tiny_model, tmp_path, EXITS, data=folder)
+    rows = [{"text": f"other {i}", "label": i % 2} for i in range(6)]
+    (folder / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    after = loaded(tiny_model, tmp_path, EXITS, data=folder)
+    assert len(after.train) == len(before.train) + len(before.held_out)
+    assert after.held_out.columns["text"] == [row["text"] for row in rows]
+
+
+def test_a_model_that_comes_with_exits_needs_them_too(tiny_model, tmp_path):
+    given = {"train": ROWS, "validation": ROWS}
+    recipe = Recipe.parse({
+        "name": "r", "export": [], "fine_tune": {"epochs": 1, "max_steps": 1},
+        "stages": [{"name": "exits", "use": [{"exit/deebert": {}}], "train": {"epochs": 1, "max_steps": 1}}],
+    })  # fmt: skip
+    made = press(Request(tiny_model, recipe, tasks.resolve("text-classification"), tmp_path / "run", **given)).artifact
+    assert made.manifest.exits["rows"] == 4
+    assert len(loaded(made.path, tmp_path, PLAIN, **given).held_out) == 4
 
 
 def test_teacher_and_students_see_the_labels_of_the_budget_alone(tiny_model, tiny_data, tmp_path, monkeypatch):

@@ -116,7 +116,10 @@ class Exits(Method):
         None, description="The usual one: 0 runs all layers, 1 leaves at the first exit; null: chosen by drop."
     )
     drop: float = Field(
-        0.5, ge=0, le=100, description="Points that the usual speed may cost on rows cut from train, where chosen."
+        0.5,
+        ge=0,
+        le=100,
+        description="Points that the usual speed may cost on rows held out of training, where chosen.",
     )
 
 

@@ -27,7 +27,7 @@ def exits(results: Results) -> Markup | None:
         points, title=title, x_label="times fewer MACs", y_label="percent", show_x=numerals.quantity, curve=points
     )
     rows = numerals.exact(number(results, "artifact", "exit_curve", "rows"))
-    words = f"One model, each speed a point, on {rows} rows cut from train. The filled one is what it runs at."
+    words = f"One model, each speed a point, on {rows} rows that no stage has read. The filled one is what it runs at."
     return join(
         hint(words),
         element("figure", element("figcaption", element("strong", title)), chart),

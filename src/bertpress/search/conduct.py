@@ -28,7 +28,7 @@ from bertpress.search.costs import Costs, LayerTimes, parameters
 from bertpress.search.ending import TIMED, end, timed
 from bertpress.search.makers import makers_of
 from bertpress.search.proposals import Proposals, check_installed
-from bertpress.search.rows import SELECTION, cut_rows, median_tokens, prepared
+from bertpress.search.rows import cut_rows, median_tokens, prepared
 from bertpress.search.setting import Setting, bytes_of, cost_of, runtime_of, untried
 from bertpress.tasks import Task, UserMetric
 
@@ -107,7 +107,7 @@ def search(
     source, place = model_of(model), folder_of(data)
     rows = cut_rows(
         source, named, place, rows_of(train, "train"), rows_of(validation, "validation"),
-        rows_of(selection, SELECTION), seed,
+        rows_of(selection, "selection"), seed,
     )  # fmt: skip
     identity = {"search": aim.model_dump(mode="json"), "model": str(source), "engine": engine, "seed": seed,
                 "tokens": tokens, "task": rows.task.model_dump(mode="json")}  # fmt: skip

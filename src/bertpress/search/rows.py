@@ -12,7 +12,7 @@ import numpy as np
 
 from bertpress import artifact, tasks
 from bertpress.artifact import Artifact
-from bertpress.data import Data
+from bertpress.data import SELECTION, Data
 from bertpress.encoder.sources import find
 from bertpress.outcome import TIMED_TEXTS, tokenizer_of
 from bertpress.runfolder import RunFolder
@@ -23,8 +23,6 @@ from bertpress.tasks.loading import has
 from bertpress.teacher import trained_model
 from bertpress.training import TrainSettings
 
-SELECTION = "selection"
-"""A split of rows that candidates are chosen on, for a model that has seen all of train."""
 CHOSEN_ON = 4000
 """Rows that candidates are scored on, at most: half a point of standard error where every tenth answer differs."""
 

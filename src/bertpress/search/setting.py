@@ -124,8 +124,9 @@ class Setting:
         began, place = time.monotonic(), self.place(candidate.name)
         request = Request(
             self.teacher, candidate.recipe, self.task, place, seed=self.seed, threads=self.threads, resume=True,
-            command=self.command, train=self.fit, validation=self.chosen_on, metric=self.metric,
-            cache=self.folder / "cache", known=None if candidate.below is None else self.place(candidate.below),
+            command=self.command, train=self.fit, validation=self.chosen_on, held_out=self.chosen_on,
+            metric=self.metric, cache=self.folder / "cache",
+            known=None if candidate.below is None else self.place(candidate.below),
         )  # fmt: skip
         made = press(request, self.say).artifact
         took = RunFolder(place).once(MADE, lambda: {"seconds": time.monotonic() - began})
