@@ -8,7 +8,7 @@ artifact of seed 0 as it is on PyTorch and after ``quantize/int8`` on OpenVINO, 
 settings by turns with the same file at speed 0, which runs all layers in one graph; on OpenVINO at batch 1 once more,
 all of them in graphs for some lengths.  A setting of a model with exits is a loss that is permitted on rows cut from
 train, not on those that are scored here.  A row without exits has one setting, and the teacher treated alike is what it
-is timed against; one whose recipe ends in integers has no other form.  Writes results/dynamic.json and .md.
+is timed against; one whose recipe ends in integers has no other form.  Writes results/dynamic.json, .md and .html.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from bertpress.engines import load_engine
 from bertpress.engines.staged import Staged
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.outcome import BATCH, texts_of
+from bertpress.report import dynamic_page
 from bertpress.tasks import Rows
 
 TASKS = ("sst2", "mnli", "ag_news", "stsb")
@@ -214,6 +215,7 @@ def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     known = [entry | timing_of(entry, options) for entry in entries]
     save(options, {"entries": known})
     options.results.with_suffix(".md").write_text(table(known), encoding="utf-8")
+    options.results.with_suffix(".html").write_text(dynamic_page(known), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from bertpress.report.advice import advice_lines
 from bertpress.report.comparison import verdict
+from bertpress.report.dynamic import dynamic_page
 from bertpress.report.plain import bench_table, engines_table, markdown, table
 from bertpress.report.profiling import profile_page
 from bertpress.report.quantization import sensitivity_page
@@ -13,6 +14,7 @@ from bertpress.report.survey_table import study_table
 __all__ = [
     "advice_lines",
     "bench_table",
+    "dynamic_page",
     "engines_table",
     "markdown",
     "profile_page",
