@@ -5,7 +5,8 @@ embeddings", Findings of EMNLP, section 3, after Shu & Nakayama 2018, arXiv:1711
 middle is, for each of M codebooks, a choice among K vectors, made soft by Gumbel noise (equations 7 to 11).
 Departs from them: thousands of steps in place of hundreds of thousands, then a few sweeps of additive quantization
 (Babenko & Lempitsky 2014): the codebooks by least squares for the codes, each code anew for the codebooks.  No sweep
-raises the error.
+raises the error.  Tokens weigh by how often the training texts use them (``frequency``), as the task reads few of a
+general vocabulary.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bertpress.encoder.layers import code_sums
 from bertpress.encoder.tables import code_tokens, plain_table
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Trait
+from bertpress.methods.pieces import token_counts
 
 NAME = "embed/compositional_codes"
 RIDGE = 1e-6  # codebooks may be shifted against each other without changing a sum
@@ -55,7 +57,15 @@ class Coder(nn.Module):
 
 
 def autoencoded(
-    table: Tensor, codebooks: int, entries: int, generator: torch.Generator, *, steps: int, batch: int, rate: float
+    table: Tensor,
+    codebooks: int,
+    entries: int,
+    generator: torch.Generator,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    weights: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Codes of a table's rows, and codebooks, by the Gumbel-softmax autoencoder.
 
@@ -67,6 +77,7 @@ def autoencoded(
         steps: updates by Adam.
         batch: rows of an update.
         rate: its learning rate, which falls to 0 along a cosine.
+        weights: (rows,), positive; how often a row is drawn, relative to others.
 
     Returns:
         uint8 (rows, M), and (M, K, size).
@@ -82,7 +93,7 @@ def autoencoded(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     with torch.enable_grad():
         for _ in range(steps):
-            rows = vectors[torch.randint(len(vectors), (batch,), generator=generator)]
+            rows = vectors[torch.multinomial(weights, batch, replacement=True, generator=generator)]
             noise = torch.empty(batch, codebooks, entries).exponential_(generator=generator).log().neg()
             loss = (coder(rows, noise) - rows).square().sum(1).mean()
             optimizer.zero_grad()
@@ -94,13 +105,14 @@ def autoencoded(
         return codes, coder.codebooks * scale + middle / codebooks
 
 
-def fitted_codebooks(table: Tensor, codes: Tensor, entries: int) -> Tensor:
+def fitted_codebooks(table: Tensor, codes: Tensor, entries: int, weights: Tensor) -> Tensor:
     """The codebooks with the least squared error for given codes.
 
     Args:
         table: (rows, size), float32.
         codes: uint8 (rows, M).
         entries: K.
+        weights: (rows,), positive; of each row's squared error.
 
     Returns:
         (M, K, size); entries that no row uses are 0.
@@ -108,10 +120,12 @@ def fitted_codebooks(table: Tensor, codes: Tensor, entries: int) -> Tensor:
     count = codes.shape[1]
     first = torch.arange(count) * entries
     products, sums = torch.zeros(count * entries, count * entries), torch.zeros(count * entries, table.shape[1])
-    for rows, part in zip(table.split(4096), codes.split(4096), strict=True):
+    shares = weights / weights.mean()
+    for rows, part, share in zip(table.split(4096), codes.split(4096), shares.split(4096), strict=True):
         chosen = torch.zeros(len(rows), count * entries).scatter_(1, part.long() + first, 1.0)
-        products += chosen.t() @ chosen  # whole numbers, exact below 2^24
-        sums += chosen.t() @ rows
+        weighted = chosen.t() * share
+        products += weighted @ chosen
+        sums += weighted @ rows
     system = products.double()
     system.diagonal().add_(RIDGE * len(table))
     codebooks: Tensor = torch.linalg.solve(system, sums.double()).float().unflatten(0, (count, entries))
@@ -138,9 +152,10 @@ def recoded(table: Tensor, codes: Tensor, codebooks: Tensor) -> Tensor:
     return codes
 
 
-def error(table: Tensor, codes: Tensor, codebooks: Tensor) -> float:
-    """Squared error as a share of the table's squares."""
-    return float((table - code_sums(codes, codebooks)).square().sum() / table.square().sum())
+def error(table: Tensor, codes: Tensor, codebooks: Tensor, weights: Tensor) -> float:
+    """Squared error as a share of the table's squares, rows by their weights."""
+    lost, whole = ((weights @ each.square()).sum() for each in (table - code_sums(codes, codebooks), table))
+    return float(lost / whole)
 
 
 class CompositionalCodes(Method):
@@ -155,6 +170,9 @@ class CompositionalCodes(Method):
     batch: int = Field(128, ge=1, le=65_536, description="Tokens of an update.")
     learning_rate: float = Field(1e-2, gt=0, le=1, description="Of the autoencoder; falls to 0.")
     sweeps: int = Field(4, ge=0, le=1000, description="Rounds of least squares and choosing the codes anew.")
+    frequency: float = Field(
+        0.5, ge=0, le=1, description="A token weighs as its count in the texts, plus 1, to this power; 0: all alike."
+    )
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Find codes and codebooks; where the stage trains, the codes stay and the codebooks learn on."""
@@ -162,13 +180,21 @@ class CompositionalCodes(Method):
             table = plain_table(model).cpu()
         except ValueError as fault:
             raise RecipeError(f"{NAME}: {fault}") from None
+        weights = self._weights(len(table), ctx)
         codes, codebooks = autoencoded(
             table, self.codebooks, self.entries, ctx.generator(),
-            steps=self.steps, batch=self.batch, rate=self.learning_rate,
+            steps=self.steps, batch=self.batch, rate=self.learning_rate, weights=weights,
         )  # fmt: skip
         for _ in range(self.sweeps):
-            codebooks = fitted_codebooks(table, codes, self.entries)
+            codebooks = fitted_codebooks(table, codes, self.entries, weights)
             codes = recoded(table, codes, codebooks)
-        ctx.notes["code_error"] = error(table, codes, codebooks)
+        ctx.notes["code_error"] = error(table, codes, codebooks, weights)
         ctx.say(f"{NAME}: {self.codebooks} codes of {self.entries} leave {ctx.notes['code_error']:.1%} of the squares")
         return code_tokens(model, codes, codebooks)
+
+    def _weights(self, rows: int, ctx: Context) -> Tensor:
+        """(rows,), of each token's error."""
+        if not self.frequency:
+            return torch.ones(rows)
+        counts = token_counts(ctx.tokenizer, ctx.texts())[:rows]
+        return (1 + F.pad(counts, (0, rows - len(counts))).float()) ** self.frequency

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from short_training import context, tiny, train
+from tiny_world import fast_tokenizer
 
 from bertpress import artifact
 from bertpress.artifact.header import inspect
@@ -18,7 +19,7 @@ from bertpress.methods.embed.compositional_codes import (
 )
 
 TABLE = "encoder.embeddings.word"
-QUICK = {"steps": 200, "batch": 32}
+QUICK = {"steps": 200, "batch": 32, "frequency": 0.0}
 
 
 def random(seed=0):
@@ -30,10 +31,19 @@ def planted(rows=300, codebooks=3, entries=4, size=12):
     return codes, torch.randn(codebooks, entries, size, generator=random(2))
 
 
-def learnt(table, codebooks, entries, steps=300, sweeps=0):
-    codes, books = autoencoded(table, codebooks, entries, random(), steps=steps, batch=32, rate=1e-2)
+def fitted(table, codes, entries, weights=None):
+    return fitted_codebooks(table, codes, entries, torch.ones(len(table)) if weights is None else weights)
+
+
+def lost(table, codes, books, weights=None):
+    return error(table, codes, books, torch.ones(len(table)) if weights is None else weights)
+
+
+def learnt(table, codebooks, entries, steps=300, sweeps=0, weights=None):
+    weights = torch.ones(len(table)) if weights is None else weights
+    codes, books = autoencoded(table, codebooks, entries, random(), steps=steps, batch=32, rate=1e-2, weights=weights)
     for _ in range(sweeps):
-        books = fitted_codebooks(table, codes, entries)
+        books = fitted(table, codes, entries, weights)
         codes = recoded(table, codes, books)
     return codes, books
 
@@ -47,7 +57,7 @@ def test_sums_by_hand():
 def test_least_squares_gives_planted_codebooks_back_up_to_shifts():
     codes, books = planted()
     table = code_sums(codes, books) + 0.7
-    assert error(table, codes, fitted_codebooks(table, codes, 4)) < 1e-6
+    assert lost(table, codes, fitted(table, codes, 4)) < 1e-6
 
 
 def test_codes_are_chosen_as_by_trying_every_entry():
@@ -67,12 +77,12 @@ def test_codes_are_chosen_as_by_trying_every_entry():
 def test_no_sweep_raises_the_error():
     table = torch.randn(200, 12, generator=random(4)) + 0.5
     codes, books = learnt(table, 4, 4)
-    before = error(table, codes, books)
+    before = lost(table, codes, books)
     for _ in range(4):
-        books = fitted_codebooks(table, codes, 4)
-        assert (fitted := error(table, codes, books)) <= before + 1e-6
+        books = fitted(table, codes, 4)
+        assert (after := lost(table, codes, books)) <= before + 1e-6
         codes = recoded(table, codes, books)
-        assert (before := error(table, codes, books)) <= fitted + 1e-6
+        assert (before := lost(table, codes, books)) <= after + 1e-6
 
 
 def test_the_autoencoder_finds_planted_structure_and_beats_random_codes():
@@ -81,7 +91,7 @@ def test_the_autoencoder_finds_planted_structure_and_beats_random_codes():
     centred = table - table.mean(0)
 
     def missed(codes):
-        books = fitted_codebooks(table, codes, 4)
+        books = fitted(table, codes, 4)
         return float((table - code_sums(codes, books)).square().sum() / centred.square().sum())
 
     assert missed(learnt(table, 3, 4, steps=600)[0]) < 0.4 < 0.9 < missed(drawn)
@@ -89,9 +99,32 @@ def test_the_autoencoder_finds_planted_structure_and_beats_random_codes():
 
 def test_the_error_falls_with_codebooks():
     table = torch.randn(200, 12, generator=random(6))
-    errors = [error(table, *learnt(table, count, 4, sweeps=2)) for count in (1, 2, 4, 8)]
+    errors = [lost(table, *learnt(table, count, 4, sweeps=2)) for count in (1, 2, 4, 8)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.5 * errors[0]
+
+
+def test_weights_are_those_of_repeated_rows():
+    codes, table = planted(rows=40)[0], torch.randn(40, 12, generator=random(8))
+    weights = torch.arange(1, 41) % 3 + 1
+    again = torch.repeat_interleave(torch.arange(40), weights)
+    books = fitted(table, codes, 4, weights.float())
+    repeated = fitted(table[again], codes[again], 4)
+    assert torch.allclose(code_sums(codes, books), code_sums(codes, repeated), atol=1e-4)  # but for shifts between them
+    assert lost(table, codes, books, weights.float()) == pytest.approx(lost(table[again], codes[again], books))
+
+
+def test_tokens_that_texts_use_are_met_better():
+    tokenizer = fast_tokenizer()
+    table = torch.randn(len(tokenizer), 12, generator=random(9))
+    ctx = context(texts=lambda: ["the cat was good", "the film was good"] * 50)
+    ctx.tokenizer = tokenizer
+    weights = CompositionalCodes(frequency=1.0)._weights(len(table), ctx)
+    the, cat = (tokenizer.convert_tokens_to_ids(word) for word in ("the", "cat"))
+    assert (weights[the], weights[cat], weights.min()) == (101, 51, 1)
+    assert CompositionalCodes(frequency=0.5)._weights(len(table), ctx)[the] == pytest.approx(101**0.5)
+    plain, weighted = (learnt(table, 2, 2, sweeps=3, weights=each) for each in (None, weights))
+    assert lost(table, *weighted, weights) < lost(table, *plain, weights)
 
 
 def test_codes_lie_below_the_entries_and_depend_on_the_seed_alone():
