@@ -12,6 +12,7 @@ from bertpress import runner
 from bertpress.advice.conduct import advise
 from bertpress.artifact import Artifact
 from bertpress.demo import prepare
+from bertpress.engines import Speed
 from bertpress.errors import ArtifactError
 from bertpress.inputs import TaskOptions, folder_of, model_of, opened, recipe_of, rows_of, task_for, task_of, texts_of
 from bertpress.listing import methods, recipes
@@ -208,7 +209,7 @@ def evaluate(
     threads: int | None = None,
     limit: int | None = None,
     seed: int = 0,
-    speed: float | None = None,
+    speed: Speed | None = None,
     max_drop: float | None = None,
     command: str = "",
     **options: Unpack[TaskOptions],

@@ -13,6 +13,7 @@ from bertpress.artifact import Artifact
 from bertpress.artifact.folder import machine_errors
 from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.sources import find
+from bertpress.engines import Speed
 from bertpress.errors import UserError
 from bertpress.inputs import TaskOptions, folder_of, model_of, opened, rows_of, task_of
 from bertpress.measure.bench import Candidate, interleave
@@ -40,7 +41,7 @@ def bench(
     threads: int | None = None,
     rounds: int = 25,
     seed: int = 0,
-    speed: float | None = None,
+    speed: Speed | None = None,
     max_drop: float | None = None,
     lengths: Sequence[int] = (),
     command: str = "",

@@ -22,7 +22,10 @@ Resume = Annotated[bool, Option("--resume", help="Go on with the run in --out.")
 Threads = Annotated[int | None, Option("--threads", min=1, help="Of whatever is timed; all cores otherwise.")]
 RunsOn = Annotated[Engine, Option("--engine", help="What runs the artifact.")]
 Speed = Annotated[
-    float | None, Option("--speed", help="Of early exits: 0 runs all layers, 1 leaves at the first exit; else its own.")
+    str | None,
+    Option(
+        "--speed", help="Of early exits: 0 (all layers) to 1 (the first exit), or a mean time, 1.5ms; else its own."
+    ),
 ]
 MaxDrop = Annotated[
     float | None, Option("--max-drop", help="Instead of --speed: points that early exits may cost, by their curve.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bertpress.artifact import Artifact
+from bertpress.engines import Speed
 from bertpress.engines.states import Store
 from bertpress.errors import DataError
 from bertpress.inputs import opened, passages_of
@@ -20,7 +21,7 @@ def predict(
     engine: Engine = "torch",
     batch_size: int = 32,
     threads: int | None = None,
-    speed: float | None = None,
+    speed: Speed | None = None,
     max_drop: float | None = None,
     lengths: Sequence[int] = (),
     passages: str | Path | Mapping[str, str] | None = None,

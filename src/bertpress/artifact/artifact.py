@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bertpress.artifact import card, hub
 from bertpress.artifact import manifest as manifests
 from bertpress.artifact.codecs.bitmap import Bitmap
-from bertpress.artifact.exits import measure_curve, speed_for, speed_of
+from bertpress.artifact.exits import calibrated, speed_of
 from bertpress.artifact.exporting import RUNTIMES, export
 from bertpress.artifact.folder import alone
 from bertpress.artifact.load import Checked, check, load_model, read_tokenizer_for, task_of
@@ -24,6 +24,7 @@ from bertpress.tasks import load as load_rows
 
 if TYPE_CHECKING:
     from bertpress.artifact.passages import Reader
+    from bertpress.engines import Speed
     from bertpress.engines.states import Store
     from bertpress.tasks import Score
 
@@ -99,7 +100,7 @@ class Artifact:
         engine: str = "torch",
         batch_size: int = 32,
         threads: int | None = None,
-        speed: float | None = None,
+        speed: "Speed | None" = None,
         max_drop: float | None = None,
         lengths: Sequence[int] = (),
     ) -> Iterator[dict[str, Any] | list[dict[str, Any]]]:
@@ -110,7 +111,7 @@ class Artifact:
             engine: torch, onnxruntime or openvino; the latter two need the export to be in the folder.
             batch_size: texts that are read before the first is answered.
             threads: of the engine; all cores when None.
-            speed: of a model with early exits, 0 (all layers) to 1 (the first exit); None: the artifact's own.
+            speed: of early exits, 0 (all layers) to 1 (the first exit), or a mean time, ``"1.5ms"``; None: its own.
             max_drop: instead of the speed, the points that it may cost by the stored curve.
             lengths: in tokens, to which single texts are padded; see :mod:`bertpress.engines.lengths`.
 
@@ -140,7 +141,7 @@ class Artifact:
             passages: texts by name.
             states: the folder.
             engine: as for :meth:`predict`.
-            threads: of the engine; all cores when None.
+            threads: as for :meth:`predict`.
             store: how states are kept: float32, float16, or int8 with a scale for each token.
 
         Raises:
@@ -167,7 +168,7 @@ class Artifact:
         limit: int | None = None,
         seed: int = 0,
         metric: UserMetric | None = None,
-        speed: float | None = None,
+        speed: "Speed | None" = None,
         max_drop: float | None = None,
     ) -> "dict[str, Score]":
         """Score the artifact on labelled rows; the first entry is the primary metric.
@@ -179,11 +180,11 @@ class Artifact:
             engine: as for :meth:`predict`.
             batch_size: examples in a batch.
             threads: of the engine; all cores when None.
-            limit: score so many rows, drawn with ``seed``.
-            seed: of the bootstrap.
+            limit: score so many rows, drawn with ``seed``, that of the bootstrap.
+            seed: of both.
             metric: the user's own, a function of predictions and references.
-            speed: as for :meth:`predict`.
-            max_drop: as for :meth:`predict`.
+            speed: as for :meth:`predict`, like ``max_drop``.
+            max_drop: instead of the speed.
 
         Raises:
             DataError: the artifact has no task and none is given, or the data cannot be used.
@@ -265,18 +266,14 @@ class Artifact:
         Raises:
             ArtifactError: the model has no early exits.
         """
-        rule = self.blueprint.exit
-        if rule is None:
+        if self.blueprint.exit is None:
             raise ArtifactError(f"{self.path}: has no early exits; methods of the family exit make models that do")
-        curve = measure_curve(self.model, self._own_task(), rows, self.tokenizer, metric)
-        permitted = rule.drop if drop is None else drop
-        own = rule.speed if drop is None and rule.speed is not None else speed_for(curve, permitted)
-        exits = {"speed": own, "drop": permitted, "rows": len(rows), "curve": curve}
+        exits = calibrated(self.model, self._own_task(), rows, self.tokenizer, drop, metric)
         with alone(self.path, waits=True):
             self.manifest = update(self.path, manifests.read(self.path).replace(exits=exits), {})
         self._predictors.clear()
 
-    def exit_speed(self, speed: float | None = None, max_drop: float | None = None) -> float | None:
+    def exit_speed(self, speed: "Speed | None" = None, max_drop: float | None = None) -> "Speed | None":
         """The speed of early exits that :meth:`predict` runs at with these arguments; None: the artifact's own."""
         return speed_of(self.manifest.exits, speed, max_drop, self.path)
 
@@ -312,7 +309,7 @@ class Artifact:
         return self.task
 
     def _predictor(
-        self, engine: str, threads: int | None, speed: float | None, drop: float | None, lengths: Sequence[int] = ()
+        self, engine: str, threads: int | None, speed: "Speed | None", drop: float | None, lengths: Sequence[int] = ()
     ) -> Predictor:
         key = (engine, threads, self.exit_speed(speed, drop), tuple(lengths))
         if key not in self._predictors:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from statistics import median_low
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import ArtifactError
 from bertpress.tasks import Rows, Task, UserMetric
 from bertpress.training.evaluation import Array, collate_for, metric_of, predict_logits
+
+if TYPE_CHECKING:
+    from bertpress.engines import Speed
 
 
 class AllExits(nn.Module):
@@ -44,14 +48,29 @@ def mean_macs(shape: Blueprint, lengths: Sequence[int], chosen: Sequence[int]) -
     return float(np.mean([costs[length][exit] for length, exit in zip(lengths, chosen, strict=True)]))
 
 
-def measure_curve(
-    model: BertpressPreTrainedModel, task: Task, rows: Rows, tokenizer: Any, metric: UserMetric | None = None
-) -> list[dict[str, float]]:
-    """A point for each speed worth one, from 0 up, on labelled rows.
+def calibrated(
+    model: BertpressPreTrainedModel,
+    task: Task,
+    rows: Rows,
+    tokenizer: Any,
+    drop: float | None = None,
+    metric: UserMetric | None = None,
+) -> dict[str, Any]:
+    """What a manifest says of a model's exits, measured on labelled rows.
+
+    Args:
+        model: with exits.
+        task: that it answers.
+        rows: none that will be reported on.
+        tokenizer: of the model.
+        drop: points that the usual speed may cost; None: as the model's rule says, which may also name the speed.
+        metric: the user's own.
 
     Returns:
-        ``speed``; ``mean_layer``, from 1; ``macs``, their mean; ``saving``, how many times fewer those are than all
-        layers take; ``metric``; ``drop``, points that the metric loses against speed 0.
+        ``speed``, the usual one, and ``drop``; ``rows`` and ``tokens``, how many and the median of theirs; ``curve``, a
+        point for each speed worth one, from 0 up: ``speed``; ``left``, how many texts leave at each exit;
+        ``mean_layer``, from 1; ``macs``, their mean; ``saving``, how many times fewer those are than all layers take;
+        ``metric``; ``drop``, points that the metric loses against speed 0.
     """
     shape, rule = model.blueprint, model.blueprint.exit
     assert rule is not None
@@ -59,34 +78,37 @@ def measure_curve(
     answers = predict_logits(AllExits(model), task, encoded, collate_for(tokenizer))
     everything, layers, lengths = np.stack(answers), np.asarray(shape.exits), list(map(int, encoded.lengths))
     sign = 1.0 if tasks.metrics_for(task)[task.metric].higher_is_better or metric is not None else -1.0
-    points: list[dict[str, float]] = []
+    points: list[dict[str, Any]] = []
     for speed in speeds(rule, len(shape.layers)):
         chosen = chosen_exits(rule, speed, shape.exits, everything)
         kept: list[Array] = list(everything[np.arange(len(chosen)), chosen])
         point = {
             "speed": speed,
+            "left": np.bincount(chosen, minlength=len(layers)).tolist(),
             "mean_layer": float(layers[chosen].mean()),
             "macs": mean_macs(shape, lengths, chosen.tolist()),
             "metric": metric_of(task, encoded, kept, metric),
         }
         whole = points[0] if points else point
-        drop = sign * (whole["metric"] - point["metric"])
-        points.append({**point, "saving": whole["macs"] / point["macs"], "drop": drop})
-    return points
+        lost = sign * (whole["metric"] - point["metric"])
+        points.append({**point, "saving": whole["macs"] / point["macs"], "drop": lost})
+    permitted = rule.drop if drop is None else drop
+    own = rule.speed if drop is None and rule.speed is not None else speed_for(points, permitted)
+    return {"speed": own, "drop": permitted, "rows": len(rows), "tokens": median_low(lengths), "curve": points}
 
 
-def speed_for(curve: Sequence[Mapping[str, float]], drop: float) -> float:
+def speed_for(curve: Sequence[Mapping[str, Any]], drop: float) -> float:
     """The speed of the point that saves most among those that lose at most ``drop`` points."""
     permitted = [point for point in curve if point["drop"] <= drop]
-    return max(permitted, key=lambda point: (point["saving"], -point["speed"]))["speed"]
+    return float(max(permitted, key=lambda point: (point["saving"], -point["speed"]))["speed"])
 
 
-def speed_of(exits: Mapping[str, Any] | None, speed: float | None, max_drop: float | None, place: Any) -> float | None:
+def speed_of(exits: Mapping[str, Any] | None, speed: Speed | None, max_drop: float | None, place: Any) -> Speed | None:
     """The speed that is asked for by itself or by what it may cost; None: the artifact's own.
 
     Args:
         exits: of the manifest.
-        speed: 0 to 1.
+        speed: 0 to 1, or a mean time.
         max_drop: points, read off the stored curve.
         place: for messages.
 
@@ -96,7 +118,7 @@ def speed_of(exits: Mapping[str, Any] | None, speed: float | None, max_drop: flo
     if max_drop is None:
         return speed
     if speed is not None:
-        raise ArtifactError(f"{place}: give speed={speed:g} or max_drop={max_drop:g}, not both")
+        raise ArtifactError(f"{place}: give speed={speed} or max_drop={max_drop:g}, not both")
     if not 0 <= max_drop <= 100:
         raise ArtifactError(f"{place}: max_drop={max_drop:g} must be in [0, 100]")
     if not exits:

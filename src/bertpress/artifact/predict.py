@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from bertpress.errors import DataError, ModelError
 from bertpress.tasks import BucketSampler, Collate, Encoded, Rows, Task, describe, encode, from_texts, keep
+
+if TYPE_CHECKING:
+    from bertpress.engines import Speed
 
 Array = npt.NDArray[Any]
 Answer = dict[str, Any] | list[dict[str, Any]]
@@ -53,7 +56,7 @@ class Predictor:
         tokenizer: Any,
         engine: str,
         threads: int | None,
-        speed: float | None = None,
+        speed: "Speed | None" = None,
         lengths: Sequence[int] = (),
     ) -> None:
         from bertpress.engines import load_engine

@@ -13,10 +13,11 @@ from pathlib import Path
 from bertpress.encoder.exit_specs import SEGMENT
 from bertpress.engines.base import Engine, Halves, Loader
 from bertpress.engines.lengths import with_lengths
+from bertpress.engines.pace import Speed, keeping, understood
 from bertpress.engines.staged import Staged, blueprint_of, own_speed
 from bertpress.errors import EngineError
 
-__all__ = ["NAMES", "Engine", "Halves", "available", "load_engine", "load_halves"]
+__all__ = ["NAMES", "Engine", "Halves", "Speed", "available", "load_engine", "load_halves"]
 
 NAMES = ("torch", "onnxruntime", "openvino")
 
@@ -30,7 +31,7 @@ def load_engine(
     name: str,
     folder: str | Path,
     threads: int | None = None,
-    speed: float | None = None,
+    speed: Speed | None = None,
     lengths: Sequence[int] = (),
 ) -> Engine:
     """Load a model folder on an engine.
@@ -39,8 +40,8 @@ def load_engine(
         name: one of :data:`NAMES`.
         folder: of an artifact; ``torch`` runs plain transformers folders too.
         threads: None: all cores.
-        speed: of a model with early exits, 0 (all layers) to 1 (out at the first exit that the rule allows); None: the
-            artifact's own.
+        speed: of a model with early exits, 0 (all layers) to 1 (out at the first exit that the rule allows), or a mean
+            time such as ``"1.5ms"``, see :mod:`bertpress.engines.pace`; None: the artifact's own.
         lengths: a single text is padded to the next of these numbers of tokens, each of which has a graph of its own,
             on openvino; see :mod:`bertpress.engines.lengths`.
 
@@ -48,21 +49,28 @@ def load_engine(
         EngineError: no such engine, its package is missing, or the folder has no file for it; a speed that is none, or
             for a model without exits; a length that is none, or for an engine with one graph for all.
     """
-    engine = _loader(name)
-    if speed is not None and not 0 <= speed <= 1:
-        raise EngineError(f"speed={speed:g} must be in [0, 1]")
-    place = Path(folder)
+    engine, place = _loader(name), Path(folder)
+    wanted, milliseconds = (None, None) if speed is None else understood(speed)
     blueprint, graphs = blueprint_of(place), place / name
     if blueprint is None:
-        if speed:
-            raise EngineError(f"{folder}: has no early exits, so speed={speed:g} means nothing")
+        if wanted or milliseconds is not None:
+            raise EngineError(f"{folder}: has no early exits, so speed={speed} means nothing")
     elif speed is None:
-        speed = own_speed(place, blueprint)
-    if not speed or blueprint is None:
-        whole = engine.load(place, threads)
-        return with_lengths(whole, [whole], lengths, graphs)
+        wanted = own_speed(place, blueprint)
+    if blueprint is None or wanted == 0:
+        return _whole(engine, place, threads, lengths, graphs)
     parts = engine.load_parts(place, [SEGMENT.format(number) for number in range(len(blueprint.exits))], threads)
-    return with_lengths(Staged(parts, blueprint, speed), parts, lengths, graphs)
+    staged = Staged(parts, blueprint, wanted or 0.0)
+    served = with_lengths(staged, parts, lengths, graphs)
+    if milliseconds is not None:
+        staged.speed = keeping(milliseconds, place, parts, lengths)
+    return served if staged.speed else _whole(engine, place, threads, lengths, graphs)
+
+
+def _whole(engine: type[Loader], place: Path, threads: int | None, lengths: Sequence[int], graphs: Path) -> Engine:
+    """All layers in one graph."""
+    whole = engine.load(place, threads)
+    return with_lengths(whole, [whole], lengths, graphs)
 
 
 def load_halves(name: str, folder: str | Path, threads: int | None = None) -> Halves:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bertpress.measure.process import Worker, folder_of
 from bertpress.measure.statistics import Latency, paired_ratio, rounded
 from bertpress.measure.texts import Text, to_wire
+
+if TYPE_CHECKING:
+    from bertpress.engines import Speed
 
 Progress = Callable[[int, int], None]
 SETTLE_SECONDS = 0.02  # waiting OpenMP and engine threads spin for some milliseconds before they sleep
@@ -27,7 +30,7 @@ class Candidate(NamedTuple):
     name: str
     path: Path
     engine: str = "torch"
-    speed: float | None = None
+    speed: Speed | None = None
     lengths: tuple[int, ...] = ()
 
 

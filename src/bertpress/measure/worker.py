@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from bertpress.errors import BertpressError, UserError
 from bertpress.measure.memory import peak_resident_bytes, resident_bytes
 from bertpress.measure.texts import Answers, Reader, Text, from_wire
 from bertpress.untold import untold
+
+if TYPE_CHECKING:
+    from bertpress.engines import Speed
 
 Clock = Callable[[], int]
 clock: Clock = time.perf_counter_ns
@@ -47,7 +50,7 @@ class Bench:
         engine: str,
         threads: int,
         max_length: int = 128,
-        speed: float | None = None,
+        speed: Speed | None = None,
         lengths: Sequence[int] = (),
     ) -> dict[str, Any]:
         """Load a model folder on an engine; tells seconds and resident memory before and after."""
