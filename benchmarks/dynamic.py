@@ -90,11 +90,9 @@ ROWS: dict[str, Row] = {
     ),
     "PABEE": Row("pabee"),
     "PoWER-BERT": Row("power-bert", tasks=TEXTS),
-    "PoWER-BERT, 15 % kept from the third layer, distilled": Row(distilled([1.0, 1.0, 0.15]), tasks=TEXTS),
     "PoWER-BERT, 60 % kept from the second layer, 15 % from the third, distilled": Row(
         distilled([1.0, 0.6, 0.15]), tasks=TEXTS
     ),
-    "PoWER-BERT, 20 % kept from the second layer, distilled": Row(distilled([1.0, 0.2]), tasks=TEXTS),
     "EdgeBERT": Row("edgebert", tasks=("sst2",)),
     "three layers, FastBERT, int8": Row(three_layers(), tasks=("sst2",)),
     "LTP": Row("ltp", tasks=TEXTS),
