@@ -48,6 +48,7 @@ TASKS = ("sst2", "mnli", "ag_news", "stsb")
 CLASSES = ("sst2", "mnli", "ag_news")
 TEXTS = ("sst2", "ag_news")
 DROPS = (0.5, 1.0, 2.0)
+PAIRS = "stages.0.use.tokens/merge.pairs"
 TIMES = ("speedup", "speedup_interval", "latency_ms", "model_latency_ms")
 ENGINES = {"float32": "torch", "int8": "openvino"}
 ANSWERS = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
@@ -90,6 +91,7 @@ ROWS: dict[str, Row] = {
     ),
     "PABEE": Row("pabee"),
     "PoWER-BERT": Row("power-bert", tasks=TEXTS),
+    "PoWER-BERT, 15 % kept from the third layer, distilled": Row(distilled([1.0, 1.0, 0.15]), tasks=TEXTS),
     "PoWER-BERT, 60 % kept from the second layer, 15 % from the third, distilled": Row(
         distilled([1.0, 0.6, 0.15]), tasks=TEXTS
     ),
@@ -97,6 +99,8 @@ ROWS: dict[str, Row] = {
     "three layers, FastBERT, int8": Row(three_layers(), tasks=("sst2",)),
     "LTP": Row("ltp", tasks=TEXTS),
     "token merging": Row("token-merging", tasks=TEXTS),
+    "token merging, 15 % in pairs": Row("token-merging", {PAIRS: 0.15}, tasks=TEXTS),
+    "token merging, 40 % in pairs": Row("token-merging", {PAIRS: 0.4}, tasks=TEXTS),
 }
 
 
