@@ -14,6 +14,8 @@ from bertpress.report.subjects import LONGEST_LABEL
 from bertpress.report.subnetworks import ON, front
 
 OFF = "dominated"
+ONLY = "as it is"
+"""The setting of a model that has no other."""
 ROLES = {"baseline": "all layers and tokens", ON: "none beats it in both", OFF: "another does"}
 FORMS = {"float32": "float32 on PyTorch", "int8": "int8 on OpenVINO"}
 MEASURES = {
@@ -69,10 +71,11 @@ def _points(entries: Sequence[Any], form: str, path: Sequence[str]) -> Iterator[
             speedup, drop = number(mapping(found), *path), number(mapping(found), "drop", "value")
             if not speedup or drop is None:
                 continue
-            name = f"{text(entry, 'name')}, {setting}"
-            short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+            name, told = text(entry, "name") or "", "" if setting == ONLY else f", {setting}"
+            room = LONGEST_LABEL - len(told)
+            short = (name if len(name) <= room else f"{name[: room - 1]}…") + told
             worst, best = (_negative(mapping(found), end) for end in ("high", "low"))
-            yield Point(short, OFF, 1 / speedup, -drop, worst, best, link=name)
+            yield Point(short, OFF, 1 / speedup, -drop, worst, best, link=name + told)
 
 
 def _negative(found: Results, end: str) -> float | None:

@@ -45,6 +45,22 @@ def test_what_another_beats_in_both_looks_different(entries):
     assert role == {"FastBERT, drop 0.5": "artifact", "FastBERT, drop 2": "artifact", "PABEE, drop 1": "dominated"}
 
 
+def test_a_curve_is_a_line_and_no_area(entries):
+    page = dynamic_page(entries)
+    styles = page.split("<style>")[1].split("</style>")[0]
+    drawn = [rule for rule in styles.split("}") if ".scatter .line" in rule.split("{")[0]]
+    assert [rule for rule in drawn if "fill: none" in rule]
+
+
+def test_long_names_leave_room_for_the_setting(entries):
+    long = {**entries[0], "name": "FastBERT behind every second layer of a large model"}
+    only = {"name": "PoWER", "task": "sst2", "timing": {"int8": {"as it is": setting(1.5, 0.1)}}}
+    page = text(dynamic_page([long, only]))
+    assert "…, drop 0.5: 80 %" in page
+    assert "…, drop 2: 50 %" in page
+    assert "PoWER: 67 %" in page
+
+
 def test_what_was_not_timed_is_said(entries):
     page = text(dynamic_page(entries))
     assert "Times: not measured." in page.split('id="ag_news"')[1]
