@@ -84,6 +84,15 @@ def load_data(request: Request) -> Data:
     return with_held_out(data, request) if leaves_early(request) else data
 
 
+def selection_split(task: Task, data: Path | None) -> Rows | None:
+    """The split ``selection`` of a folder; None where it has none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return tasks.load(task, SELECTION, data) if data is not None and has(task, SELECTION, data) else None
+
+
 def leaves_early(request: Request) -> bool:
     """Whether the artifact will have early exits: the recipe puts some, or the model that is handed in has them."""
     made = any(Trait.EXITS in method.provides for _, _, method in request.recipe.methods())
@@ -98,10 +107,10 @@ def with_held_out(data: Data, request: Request) -> Data:
     """
     if request.held_out is not None:
         return replace(data, held_out=request.held_out)
-    if request.train is None and request.data is not None and has(data.task, SELECTION, request.data):
-        rows = tasks.load(data.task, SELECTION, request.data)
-        tasks.with_labels(data.task, rows)
-        return replace(data, held_out=rows.limit(SPEED_ROWS, request.seed))
+    own = selection_split(data.task, request.data) if request.train is None else None
+    if own is not None:
+        tasks.with_labels(data.task, own)
+        return replace(data, held_out=own.limit(SPEED_ROWS, request.seed))
     rest, cut = data.selection(request.seed, min(HELD_OUT, SPEED_ROWS / max(len(data.train), 1)))
     return replace(data, train=rest, held_out=cut)
 

@@ -10,7 +10,7 @@ from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.reading import Results, mapping, number, text
 from bertpress.report.sections import hint, missing
-from bertpress.report.subjects import LONGEST_LABEL
+from bertpress.report.subjects import LONGEST_LABEL, shortened
 from bertpress.report.subnetworks import ON, front
 
 OFF = "dominated"
@@ -72,8 +72,7 @@ def _points(entries: Sequence[Any], form: str, path: Sequence[str]) -> Iterator[
             if not speedup or drop is None:
                 continue
             name, told = text(entry, "name") or "", "" if setting == ONLY else f", {setting}"
-            room = LONGEST_LABEL - len(told)
-            short = (name if len(name) <= room else f"{name[: room - 1]}…") + told
+            short = shortened(name, LONGEST_LABEL - len(told)) + told
             worst, best = (_negative(mapping(found), end) for end in ("high", "low"))
             yield Point(short, OFF, 1 / speedup, -drop, worst, best, link=name + told)
 

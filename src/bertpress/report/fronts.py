@@ -9,7 +9,7 @@ from bertpress.report.markup import Markup, element, join
 from bertpress.report.plain import pipes
 from bertpress.report.reading import Results, items, mapping, number, text
 from bertpress.report.sections import hint, missing
-from bertpress.report.subjects import LONGEST_LABEL
+from bertpress.report.subjects import shortened
 
 ROLES = {"baseline": "teacher", "artifact": "none beats it in both", "dominated": "another does"}
 COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
@@ -44,10 +44,9 @@ def _front(front: Results) -> Markup | None:
         if x is None or drop is None:
             continue
         name, (low, high) = text(each, "label") or "", (number(each, end) for end in ("low", "high"))
-        short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
         worst, best = (None if end is None else -end for end in (high, low))
         role = "dominated" if mapping(each).get("dominated") else "artifact"
-        points.append(Point(short, role, x, -drop, worst, best, link=name))
+        points.append(Point(shortened(name), role, x, -drop, worst, best, link=name))
     if not points:
         return None
     title = f"{task}: change against {cost}"

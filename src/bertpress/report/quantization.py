@@ -12,7 +12,7 @@ from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.reading import Results, items, mapping, mean, number, text
 from bertpress.report.sections import capital, hint, missing
-from bertpress.report.subjects import LONGEST_LABEL
+from bertpress.report.subjects import shortened
 
 PARTS = {"embeddings": "engine", "encoder": "artifact", "both": "candidate"}
 """Which part is quantized, and the colour of its line."""
@@ -123,9 +123,10 @@ def _methods(task: str, rows: Sequence[Row]) -> Markup:
     for row in rows:
         x = mean(row.runs, "weight_bytes")
         if x is not None and not row.name.startswith("sensitivity:"):
-            label = row.name if len(row.name) <= LONGEST_LABEL else f"{row.name[: LONGEST_LABEL - 1]}…"
             trained = any(mapping(stage, "train") for stage in items(row.runs[0], "recipe", "stages"))
-            points.append(Point(label, "artifact" if trained else "candidate", x, row.value, row.low, row.high))
+            points.append(
+                Point(shortened(row.name), "artifact" if trained else "candidate", x, row.value, row.low, row.high)
+            )
     title = f"{_score_name(rows)} against size"
     if all(point.role == "baseline" for point in points):
         return _figure(task, title, missing(capital(title)))

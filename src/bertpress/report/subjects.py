@@ -10,6 +10,15 @@ from bertpress.report.reading import Results, items, mapping, number, text
 LONGEST_LABEL = 26
 
 
+def shortened(label: str, room: int = LONGEST_LABEL) -> str:
+    """A label of at most so many letters.
+
+    >>> shortened("FastBERT", 8), shortened("FastBERT", 5)
+    ('FastBERT', 'Fast…')
+    """
+    return label if len(label) <= room else f"{label[: room - 1]}…"
+
+
 @dataclass(frozen=True)
 class Subject:
     """One thing that was measured."""
@@ -30,7 +39,7 @@ class Subject:
         if self.role == "baseline":
             return "baseline"
         label = self.name if self.role == "candidate" else text(self.data, "engine") or self.name
-        return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+        return shortened(label)
 
 
 def subjects(results: Results) -> list[Subject]:

@@ -12,14 +12,13 @@ import numpy as np
 
 from bertpress import artifact, tasks
 from bertpress.artifact import Artifact
-from bertpress.data import SELECTION, Data
+from bertpress.data import Data, selection_split
 from bertpress.encoder.sources import find
 from bertpress.outcome import TIMED_TEXTS, tokenizer_of
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say, fine_tune
 from bertpress.tasks import Rows, Task
 from bertpress.tasks.loading import find as find_file
-from bertpress.tasks.loading import has
 from bertpress.teacher import trained_model
 from bertpress.training import TrainSettings
 
@@ -63,8 +62,8 @@ def cut_rows(
     labelled = tasks.with_labels(task, rows, own)
     if validation is None and data is not None:
         find_file(task, "validation", data)
-    if selection is None and data is not None and has(task, SELECTION, data):
-        selection = tasks.load(labelled, SELECTION, data)
+    if selection is None:
+        selection = selection_split(labelled, data)
     if selection is None:
         fit, cut = Data(labelled, rows, rows).selection(seed)
     else:
