@@ -54,7 +54,7 @@ def check_needs(recipe: Recipe, data: Data) -> None:
 
 
 def check_readings(recipe: Recipe, task: Task, cause: str) -> None:
-    """Refuse what cannot be learnt of the run's teacher where it has another vocabulary than the model."""
+    """Refuse what cannot be learnt of the run's teacher where it cuts texts otherwise than the model."""
     for stage in recipe.stages:
         if stage.teacher == "original":
             recipe.check_apart(stage, cause)

@@ -22,7 +22,7 @@ from bertpress.repeated import take_over
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
-from bertpress.supervision import guessing_teacher, masked_lm_of
+from bertpress.supervision import comparable, guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings, distributed
@@ -180,7 +180,7 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
 
         baseline = make_teacher(request, folder, data, source, tokenizer, say)
         teacher, reads = baseline.model, baseline.tokenizer
-        if reads.get_vocab() != tokenizer.get_vocab():
+        if not comparable(tokenizer, reads, data.task):
             check_readings(recipe, data.task, f"--teacher {request.teacher}")
         shared = Run(
             folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from bertpress.encoder.imports import Loaded, load_pretrained
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.tokenizers import cuts_alike
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
 from bertpress.recipe import Stage
@@ -103,8 +105,15 @@ def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
     return new
 
 
+def comparable(tokenizer: Any, other: Any, task: Task) -> bool:
+    """Whether what two models say of a token can be compared: a masked LM says a piece by its number."""
+    if task.kind == "masked-lm":
+        return bool(tokenizer.get_vocab() == other.get_vocab())
+    return cuts_alike(tokenizer, other, pairs=task.reads_pairs)
+
+
 def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place: str) -> None:
-    """Have each example carry what its teacher reads, where that has another vocabulary than the student.
+    """Have each example carry what its teacher reads, where that has other ids than the student.
 
     Args:
         data: examples as the student reads them.
@@ -113,12 +122,14 @@ def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place:
         place: how messages begin.
 
     Raises:
-        RecipeError: a term compares tokens.
+        RecipeError: a term compares tokens, and theirs are not the same pieces.
     """
     terms, other = [term for term in terms if term.needs_teacher], ctx.teacher_tokenizer
     if not terms or other is None or other.get_vocab() == ctx.tokenizer.get_vocab():
         return
+    teacher = encode(data.task, data.rows, other, training=True)
+    alike = comparable(ctx.tokenizer, other, data.task) and teacher.lengths == data.lengths
     for term in terms:
-        if term.captures or data.masking is not None or data.task.head().kind not in WHOLE_TEXTS:
+        if not alike and (term.captures or data.task.head().kind not in WHOLE_TEXTS):
             raise RecipeError(f"{place}: {term.name} compares tokens with a teacher that reads others; leave it out")
-    data.teacher = encode(data.task, data.rows, other, training=True)
+    data.teacher = teacher

@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 import torch
 from tiny_world import WORDS, fast_tokenizer, write_rows
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    PreTrainedTokenizerFast,
+)
 
+from bertpress.encoder.tokenizers import cuts_alike
 from bertpress.errors import RecipeError
 from bertpress.recipe import Recipe
 from bertpress.runner import Request, press
@@ -15,17 +26,19 @@ from bertpress.tasks import resolve
 
 FIXED = 5
 """Special tokens, which stay in front."""
-TRAIN = {"epochs": 1, "max_steps": 6, "batch_size": 8, "precision": "float32", "cache_teacher": "logits"}
+BACKWARDS = [*WORDS[:FIXED], *WORDS[: FIXED - 1 : -1]]
+FEWER = [*BACKWARDS[:-1], "zebra"]
+TRAIN = {"epochs": 1, "max_steps": 6, "batch_size": 8, "precision": "float32"}
 LABELS = {0: "bad", 1: "good"}
 
 
 @pytest.fixture(scope="module")
 def foreign(tiny_model, tmp_path_factory):
-    """A function from a head to the folder of a teacher that numbers the same words the other way round."""
+    """A function from a head to the folder of a teacher that numbers words the other way round, or has other ones."""
 
-    def made(head):
+    def made(head, words=BACKWARDS):
         folder = tmp_path_factory.mktemp("foreign")
-        fast_tokenizer([*WORDS[:FIXED], *WORDS[: FIXED - 1 : -1]]).save_pretrained(folder)
+        fast_tokenizer(words).save_pretrained(folder)
         labels = LABELS if head is BertForSequenceClassification else {0: "B-thing", 1: "O"}
         names = {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
         with torch.random.fork_rng():
@@ -36,8 +49,9 @@ def foreign(tiny_model, tmp_path_factory):
     return made
 
 
-def request(model, teacher, data, out, *, kind="text-classification", use=None):
-    stage = {"name": "learn", "use": use or [{"distill/logits": {"alpha": 1.0, "loss": "mse"}}], "train": TRAIN}
+def request(model, teacher, data, out, *, kind="text-classification", use=None, cache="logits"):
+    use = use or [{"distill/logits": {"alpha": 1.0, "loss": "mse"}}]
+    stage = {"name": "learn", "use": use, "train": {**TRAIN, "cache_teacher": cache}}
     recipe = Recipe.parse({"name": "r", "summary": "s", "cite": "c", "export": [], "stages": [stage]})
     columns = {"text_columns": ("text",), "label_column": "label"} if kind == "text-classification" else {}
     return Request(model, recipe, resolve(kind, **columns), out, data, teacher=teacher)
@@ -46,7 +60,7 @@ def request(model, teacher, data, out, *, kind="text-classification", use=None):
 def test_its_answers_are_those_that_it_gives_to_its_own_ids(tiny_model, foreign, tmp_path):
     teacher, data = foreign(BertForSequenceClassification), write_rows(tmp_path / "data")
     made = press(request(tiny_model, teacher, data, tmp_path / "run"))
-    own, model = fast_tokenizer([*WORDS[:FIXED], *WORDS[: FIXED - 1 : -1]]), BertForSequenceClassification
+    own, model = fast_tokenizer(BACKWARDS), BertForSequenceClassification
     texts = [json.loads(line)["text"] for line in (data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     with torch.no_grad():
         wanted = model.from_pretrained(teacher).eval()(**own(texts, padding=True, return_tensors="pt")).logits.numpy()
@@ -59,14 +73,56 @@ def test_its_answers_are_those_that_it_gives_to_its_own_ids(tiny_model, foreign,
     assert np.allclose(answers, torch.tensor(wanted[:8]).softmax(-1)[:, 1], atol=1e-5)
 
 
-def test_what_compares_tokens_is_refused(tiny_model, foreign, tmp_path):
-    teacher, data = foreign(BertForSequenceClassification), write_rows(tmp_path / "data")
+@pytest.mark.parametrize("cache", ["logits", "all"])
+def test_states_are_compared_where_both_cut_alike(tiny_model, foreign, tmp_path, cache):
+    theirs, data = foreign(BertForSequenceClassification), write_rows(tmp_path / "data")
+    same = BertForSequenceClassification.from_pretrained(theirs)  # the same teacher, with the words as we number them
+    table = same.bert.embeddings.word_embeddings.weight
+    table.data = table.data[[BACKWARDS.index(word) for word in WORDS]]
+    same.save_pretrained(tmp_path / "ours")
+    fast_tokenizer().save_pretrained(tmp_path / "ours")
+    use = [{"distill/hidden": {}}, {"distill/logits": {"alpha": 1.0}}]
+    runs = [
+        press(request(tiny_model, teacher, data, tmp_path / name, use=use, cache=cache))
+        for name, teacher in (("a", theirs), ("b", tmp_path / "ours"))
+    ]
+    first, second = (run.artifact.model.state_dict() for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(list((tmp_path / "a/cache").glob("*.f32"))) == (cache == "all")  # else the states come live
+
+
+@pytest.mark.parametrize(
+    ("words", "cleaned", "alike"),
+    [(WORDS, False, True), (BACKWARDS, False, True), (FEWER, False, False), (BACKWARDS, True, False)],
+)
+def test_two_tokenizers_cut_alike_by_their_pieces_and_rules(words, cleaned, alike):
+    other = fast_tokenizer(words)
+    if cleaned:
+        other.backend_tokenizer.normalizer = BertNormalizer(lowercase=False)
+    assert cuts_alike(fast_tokenizer(), other, pairs=True) is alike
+
+
+def test_names_of_special_tokens_do_not_matter_and_the_number_between_two_texts_does():
+    names = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
+    backend = Tokenizer(WordPiece({names.get(word, word): i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.normalizer, backend.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    backend.post_processor = TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), names.values(), strict=True))
+    other = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    assert cuts_alike(fast_tokenizer(), other, pairs=False)
+    assert not cuts_alike(fast_tokenizer(), other, pairs=True)
+
+
+def test_what_compares_tokens_is_refused_where_they_are_others(tiny_model, foreign, tmp_path):
+    teacher, data = foreign(BertForSequenceClassification, FEWER), write_rows(tmp_path / "data")
     with pytest.raises(RecipeError, match=r"r stage learn, distill/hidden: compares tokens with a teacher that reads"):
         press(request(tiny_model, teacher, data, tmp_path / "run", use=[{"distill/hidden": {}}]))
 
 
 def test_tags_of_other_tokens_are_refused(tiny_model, foreign, tmp_path):
     kind = "token-classification"
-    teacher, data = foreign(BertForTokenClassification), write_rows(tmp_path / "data", kind)
+    teacher, data = foreign(BertForTokenClassification, FEWER), write_rows(tmp_path / "data", kind)
     with pytest.raises(RecipeError, match=r"a teacher's answers for each token are of other tokens, by --teacher "):
         press(request(tiny_model, teacher, data, tmp_path / "run", kind=kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,34 @@ def check_ids(tokenizer: Any, vocabulary: int, place: str | Path) -> None:
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary:
         raise ModelError(f"{place}: its tokenizer has the id {largest}, must be below the model's {vocabulary}")
+
+
+def cuts_alike(first: Any, second: Any, *, pairs: bool) -> bool:
+    """Whether two tokenizers cut every text at the same places, whatever numbers they give to the pieces.
+
+    MPNet has BERT's pieces under other numbers and its own names of the special tokens: token i of a text is the same
+    piece for both, so that what models say of it can be compared.
+
+    Args:
+        first: a tokenizer of transformers.
+        second: another.
+        pairs: whether two texts are read together; MPNet puts one token more between them than BERT.
+    """
+    if first.get_vocab() == second.get_vocab():
+        return True
+    if not (first.is_fast and second.is_fast):
+        return False
+    special = {*first.all_special_tokens, *second.all_special_tokens}
+    (rules, pieces), (others, those) = (_rules_and_pieces(each) for each in (first, second))
+    added = [each.num_special_tokens_to_add(pair=pairs) for each in (first, second)]
+    return pieces - special == those - special and rules == others and added[0] == added[1]
+
+
+def _rules_and_pieces(tokenizer: Any) -> tuple[list[Any], set[str]]:
+    """How a text is cleaned and cut, and what into."""
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = {key: value for key, value in whole["model"].items() if key not in ("vocab", "unk_token")}
+    return [whole["normalizer"], whole["pre_tokenizer"], model], set(tokenizer.get_vocab())
 
 
 def _check(folder: Path) -> None:

@@ -32,7 +32,7 @@ class Encoded(Dataset[dict[str, Any]]):
         ends: question answering: (all tokens,), one past the last character.
         shortened: texts that did not fit: truncated, or cut into windows.
         note: one line about them, or None.
-        teacher: the features as a teacher with another vocabulary reads them: the items' ``teacher_*`` inputs.
+        teacher: the features as a teacher with other ids reads them: the items' ``teacher_*`` inputs.
         epoch: masked LM: selects the masks; see :meth:`set_epoch`.
     """
 

@@ -112,7 +112,7 @@ class OutputCache:
 
         Args:
             compute: rows of the data set to their numbers.
-            cap_bytes: do nothing if the whole would be larger.
+            cap_bytes: do nothing if what is missing would be larger.
             report: told rows done and rows in all.
 
         Returns:
@@ -123,10 +123,10 @@ class OutputCache:
         """
         self._open_header()
         if self.full:
-            return self._load(cap_bytes)
+            return self._load()
         pieces, first = compute(self._rows(len(self.checksums)))
         self._lay_out(pieces)
-        if self.size_bytes > cap_bytes:
+        if self.size_bytes - int(self._offsets()[len(self.checksums) * _CHUNK]) * 4 > cap_bytes:
             return False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class OutputCache:
                 self._compute_all(file, compute, first, report)
         except OSError as error:
             raise machine_error(self.path, error) from error
-        return self._load(cap_bytes)
+        return self._load()
 
     def read(self, indices: Sequence[int], tokens: int) -> dict[Piece, Floats]:
         """What is kept of examples, by their stable ``index``.
@@ -223,8 +223,6 @@ class OutputCache:
                 good.append(expected)
         return good
 
-    def _load(self, cap_bytes: int) -> bool:
-        if self.size_bytes > cap_bytes:
-            return False
+    def _load(self) -> bool:
         self._map = np.memmap(self.path, np.dtype("<f4"), mode="r", shape=(self.size_bytes // 4,))
         return True

@@ -4,6 +4,7 @@ With its outputs cached, an epoch of distillation costs about as much as one of 
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ class Teacher:
     Args:
         model: the trained model.
         cache: folder for caches of its outputs; None: always run the model.
-        cache_bytes: a cache that would be larger is not made, and the model runs live.
+        cache_bytes: a cache that would be larger is not made, and the model runs live; None: half of what the disk
+            has free.
         answer: gives the logits, from the model's output and the batch, in place of the model's own.
     """
 
@@ -54,7 +56,7 @@ class Teacher:
         model: nn.Module,
         *,
         cache: Path | None = None,
-        cache_bytes: int = 2 * 2**30,
+        cache_bytes: int | None = None,
         answer: nn.Module | None = None,
     ) -> None:
         self.model, self.folder, self.cache_bytes, self.answer = model, cache, cache_bytes, answer
@@ -107,12 +109,11 @@ class Teacher:
             return False
         asked = [(name, None if places is None else sorted(places)) for name, places in sorted(self.reads.items())]
         cache = OutputCache(self.folder, f"{self.digest} {self.dtype} {asked}", data, rows)
-        if cache.fill(
-            lambda part: self._rows([data[i] for i in part], collate), cap_bytes=self.cache_bytes, report=report
-        ):
+        room = _half_of_what_is_free(self.folder) if self.cache_bytes is None else self.cache_bytes
+        if cache.fill(lambda part: self._rows([data[i] for i in part], collate), cap_bytes=room, report=report):
             self.cache = cache
         else:
-            say(f"the teacher runs live: its outputs would take {cache.size_bytes} of {self.cache_bytes} bytes on disk")
+            say(f"the teacher runs live: its outputs would take {cache.size_bytes} of {room} bytes on disk")
         return self.cache is not None
 
     def __call__(self, batch: dict[str, Tensor], captures: frozenset[str] = frozenset()) -> Any:
@@ -136,7 +137,8 @@ class Teacher:
             return False
         head = getattr(getattr(self.model, "blueprint", None), "head", None)
         of_tokens = self.reads or head is None or head.kind not in ("sequence", "embedding")
-        return f"{_PREFIX}input_ids" not in data[0] or not of_tokens
+        other = getattr(data, "teacher", None)
+        return other is None or not of_tokens or other.lengths == data.lengths
 
     def _run(self, batch: dict[str, Tensor], captures: frozenset[str]) -> Any:
         self.model.eval()
@@ -167,6 +169,12 @@ class Teacher:
             for place, tensor in enumerate(output["captured"][name]):
                 if places is None or place in places:
                     yield _piece(name, place, tensor, Tape.TOKEN_AXES[name])
+
+
+def _half_of_what_is_free(folder: Path) -> int:
+    """Bytes on the disk of a folder, which may not be there yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free // 2
 
 
 def _piece(name: str, place: int, tensor: Tensor, token_axes: tuple[int, ...]) -> tuple[Piece, Floats]:

@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -188,3 +190,15 @@ def test_a_run_caches_the_tape_where_it_is_told_to(tmp_path):
 def test_masks_that_change_are_never_cached(tmp_path):
     task, data, _, tokenizer = make_data("masked-lm", count=20)
     assert not prepared(make_model(task, tokenizer), data, collate_for(tokenizer), tmp_path)[1]
+
+
+def test_a_cache_takes_half_of_what_the_disk_has_free_at_most(tmp_path, setting, monkeypatch):
+    data, model, collate = setting
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2000))
+    said = []
+    assert not prepared(model, data, collate, tmp_path, READS, said.append)[1]
+    assert said[0].endswith("of 1000 bytes on disk")
+    monkeypatch.undo()
+    assert prepared(model, data, collate, tmp_path, READS)[1]
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
+    assert prepared(model, data, collate, tmp_path, READS)[1]  # one that is there takes no more
