@@ -89,17 +89,18 @@ def cuts_alike(first: Any, second: Any, *, pairs: bool) -> bool:
         return True
     if not (first.is_fast and second.is_fast):
         return False
-    special = {*first.all_special_tokens, *second.all_special_tokens}
-    (rules, pieces), (others, those) = (_rules_and_pieces(each) for each in (first, second))
+    (rules, pieces, special), (others, those, names) = (_reading(each) for each in (first, second))
     added = [each.num_special_tokens_to_add(pair=pairs) for each in (first, second)]
-    return pieces - special == those - special and rules == others and added[0] == added[1]
+    return pieces - special - names == those - special - names and rules == others and added[0] == added[1]
 
 
-def _rules_and_pieces(tokenizer: Any) -> tuple[list[Any], set[str]]:
-    """How a text is cleaned and cut, and what into."""
+def _reading(tokenizer: Any) -> tuple[list[Any], set[str], set[str]]:
+    """How a text is cleaned and cut, what into, and the special tokens."""
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     model = {key: value for key, value in whole["model"].items() if key not in ("vocab", "unk_token")}
-    return [whole["normalizer"], whole["pre_tokenizer"], model], set(tokenizer.get_vocab())
+    special = {each["content"] for each in whole["added_tokens"] if each["special"]}
+    special |= set(tokenizer.all_special_tokens)
+    return [whole["normalizer"], whole["pre_tokenizer"], model], set(tokenizer.get_vocab()), special
 
 
 def _check(folder: Path) -> None:
