@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from bertpress.data import Data
+from bertpress.encoder.imports import tokenizer_beside
 from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError, UserError
 from bertpress.measure.environment import int8_is_fast
 from bertpress.methods.base import Need, Trait
 from bertpress.outcome import ENGINES
 from bertpress.recipe import Recipe, Stage
-from bertpress.supervision import WHOLE_TEXTS
+from bertpress.supervision import WHOLE_TEXTS, comparable
 from bertpress.tasks import Task
 from bertpress.training.distributed import launched
 
@@ -53,10 +57,26 @@ def check_needs(recipe: Recipe, data: Data) -> None:
         _check_answers(recipe, stage, task, cause)
 
 
-def check_readings(recipe: Recipe, task: Task, cause: str) -> None:
-    """Refuse what cannot be learnt of the run's teacher where it cuts texts otherwise than the model."""
+def check_readings(recipe: Recipe, task: Task, tokenizer: Any, given: str | Path | None) -> None:
+    """Refuse what cannot be learnt of a teacher that cuts texts otherwise than the model.
+
+    Args:
+        recipe: may name teachers by their folders.
+        task: of the run.
+        tokenizer: of the model.
+        given: the run's teacher; None: the model itself.
+
+    Raises:
+        ModelError: a teacher is not there.
+        RecipeError: naming stage, method and teacher.
+    """
     for stage in recipe.stages:
-        if stage.teacher == "original":
+        teacher = given if stage.teacher == "original" else stage.teacher
+        if teacher in (None, "previous", "pretrained"):
+            continue
+        reads = tokenizer_beside(str(teacher))
+        if reads is not None and not comparable(tokenizer, reads, task):
+            cause = f"--teacher {given}" if stage.teacher == "original" else f"teacher={teacher}"
             recipe.check_apart(stage, cause)
             _check_answers(recipe, stage, task, cause)
 

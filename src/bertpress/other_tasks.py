@@ -14,12 +14,11 @@ from torch import nn
 from bertpress import tasks
 from bertpress.encoder.blueprint import HeadSpec
 from bertpress.encoder.heads import make_head
-from bertpress.encoder.imports import load_pretrained
+from bertpress.encoder.imports import load_pretrained, tokenizer_of
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.sources import find
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Context
-from bertpress.outcome import tokenizer_of
 from bertpress.recipe import Stage
 from bertpress.supervision import check_teacher, read_by_both
 from bertpress.tasks import Encoded, Rows, Task

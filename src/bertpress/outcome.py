@@ -16,11 +16,8 @@ from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
-from bertpress.encoder.imports import Loaded
-from bertpress.encoder.tokenizers import check_ids, read_tokenizer
 from bertpress.engines import Engine, load_engine
 from bertpress.engines.staged import Staged
-from bertpress.errors import ModelError
 from bertpress.export.parity import parity
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import usable_cores
@@ -40,20 +37,6 @@ PARITY_ROWS = 1000
 PARITY_BATCH = 16
 BATCH = 32
 ENGINES = {"openvino": "openvino", "onnx": "onnxruntime"}
-
-
-def tokenizer_of(loaded: Loaded) -> Any:
-    """The fast tokenizer that lies beside a model.
-
-    Raises:
-        ModelError: there is none, or not for this model.
-    """
-    folder = loaded.tokenizer_source
-    if folder is None:
-        raise ModelError(f"{loaded.source}: has no tokenizer, so it cannot read text")
-    tokenizer = read_tokenizer(folder)
-    check_ids(tokenizer, loaded.model.blueprint.embeddings.vocabulary, folder)
-    return tokenizer
 
 
 def measure(

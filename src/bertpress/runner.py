@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact, Parent
 from bertpress.data import Data, load_data, load_unlabelled
+from bertpress.encoder.imports import tokenizer_of
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.measure.environment import environment
 from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
 from bertpress.other_tasks import load_others
-from bertpress.outcome import measure, tokenizer_of
+from bertpress.outcome import measure
 from bertpress.recipe import Recipe
 from bertpress.repeated import take_over
 from bertpress.report import run_page
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Run, run_stage
-from bertpress.supervision import comparable, guessing_teacher, masked_lm_of
+from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings, distributed
@@ -170,6 +171,7 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
     texts = load_unlabelled(request, data)
     source = trained_model(request.model, data.task)
     tokenizer = tokenizer_of(source)
+    check_readings(recipe, data.task, tokenizer, request.teacher)
     others = load_others(request, data.task, tokenizer)
 
     identity = {**request.identity(), "revision": source.revision}
@@ -179,16 +181,13 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
         folder.write("environment.json", environment(threads=request.threads, seed=request.seed))
 
         baseline = make_teacher(request, folder, data, source, tokenizer, say)
-        teacher, reads = baseline.model, baseline.tokenizer
-        if not comparable(tokenizer, reads, data.task):
-            check_readings(recipe, data.task, f"--teacher {request.teacher}")
         shared = Run(
-            folder, data, tokenizer, request.seed, say, teacher, request.metric, texts, masked_lm, others,
-            request.cache, reads,
+            folder, data, tokenizer, request.seed, say, baseline.model, request.metric, texts, masked_lm, others,
+            request.cache, baseline.tokenizer,
         )  # fmt: skip
         if request.known is not None:
             distributed.by_first(partial(take_over, folder, request.known, say))
-        model = source.model if request.teacher is not None else teacher
+        model = source.model if request.teacher is not None else baseline.model
         reports = []
         for number, stage in enumerate(recipe.stages, start=1):
             model, report = run_stage(shared, stage, number, model, source.model)

@@ -22,8 +22,8 @@ from bertpress.methods.transform import bake
 from bertpress.other_tasks import Asked, Other, lessons
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
+from bertpress.supervision import Reading, read_by_both, teacher_of
 from bertpress.supervision import clone as clone
-from bertpress.supervision import read_by_both, teacher_of
 from bertpress.tasks import BucketSampler, Encoded, Rows, Task
 from bertpress.training import Objective, TaskLoss, Teacher, TrainResult, TrainSettings, collate_for, train
 from bertpress.training.distributed import by_first, there
@@ -108,11 +108,10 @@ def run_stage(
         The model after the stage, and its report: methods, seconds, training curve.
     """
     model = pretrained if stage.start == "pretrained" else previous
-    reads = {"original": run.teacher_tokenizer, "previous": run.current}.get(stage.teacher, run.tokenizer)
+    models, tokenizers = (run.teacher, previous, pretrained), (run.teacher_tokenizer, run.current, run.tokenizer)
+    named = dict(zip(("original", "previous", "pretrained"), map(Reading, models, tokenizers), strict=True))
+    teacher, reads = teacher_of(stage, run.data.task, named, run.masked_lm)
     run.current = run.tokenizer if stage.start == "pretrained" else run.current
-    teacher = teacher_of(
-        stage, run.data.task, original=run.teacher, previous=previous, pretrained=pretrained, masked_lm=run.masked_lm
-    )
     report: dict[str, Any] = {"name": stage.name, "methods": [name for name, _ in stage.methods], "rounds": []}
     for turn in range(stage.repeat):
         name = f"stages/{number:02d}-{stage.name}" + (f"/round-{turn + 1:02d}" if stage.repeat > 1 else "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bertpress.encoder.imports import Loaded, load_pretrained
+from bertpress.encoder.imports import Loaded, load_pretrained, tokenizer_beside
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.tokenizers import cuts_alike
 from bertpress.errors import RecipeError
@@ -21,42 +21,37 @@ WHOLE_TEXTS = ("sequence", "embedding")
 MaskedLM = Callable[[], BertpressPreTrainedModel | None]
 
 
-def teacher_of(
-    stage: Stage,
-    task: Task,
-    *,
-    original: BertpressPreTrainedModel | None,
-    previous: BertpressPreTrainedModel,
-    pretrained: BertpressPreTrainedModel,
-    masked_lm: MaskedLM,
-) -> BertpressPreTrainedModel | None:
-    """The model that a stage learns from.
+class Reading(NamedTuple):
+    """A model, and the tokenizer that it reads with."""
+
+    model: BertpressPreTrainedModel | None
+    tokenizer: Any
+
+
+def teacher_of(stage: Stage, task: Task, of_the_run: Mapping[str, Reading], masked_lm: MaskedLM) -> Reading:
+    """The model that a stage learns from; one in a folder reads with the tokenizer beside it.
 
     Args:
         stage: says which.
         task: of the run.
-        original: the run's teacher.
-        previous: what the stage before left.
-        pretrained: the model as it was handed in.
-        masked_lm: loads it with its masked-LM head.
+        of_the_run: ``original``, the run's teacher; ``previous``, what the stage before left; ``pretrained``, the model
+            as it was handed in.
+        masked_lm: loads the last one with its masked-LM head.
 
     Raises:
         ModelError: there is no such model.
         RecipeError: it has no trained head for what it has to answer.
     """
+    known = of_the_run.get(stage.teacher)
+    reads = known.tokenizer if known else tokenizer_beside(stage.teacher) or of_the_run["pretrained"].tokenizer
     if "teacher" in stage.guessers:
-        return guessing_teacher(stage, masked_lm)
-    if stage.teacher == "original":
-        return original
-    if stage.teacher == "pretrained":
-        return pretrained
-    if stage.teacher == "previous":
-        return clone(previous)
+        return Reading(guessing_teacher(stage, masked_lm), reads)
+    if known is not None:
+        return Reading(clone(known.model), reads) if stage.teacher == "previous" and known.model else known
     loaded = load_pretrained(stage.teacher, task.head())
-    if not loaded.fine_tuned and stage.data == "task":
-        place = f"stage {stage.name}, teacher {stage.teacher}"
-        raise RecipeError(f"{place}: has no trained head for the task {task.name}")
-    return loaded.model
+    if stage.data == "task":
+        check_teacher(loaded, task, f"stage {stage.name}, teacher {stage.teacher}")
+    return Reading(loaded.model, reads)
 
 
 def check_teacher(loaded: Loaded, task: Task, place: str) -> None:

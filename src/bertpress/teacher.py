@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bertpress import artifact
 from bertpress.artifact import Artifact
-from bertpress.encoder.imports import Loaded, load_pretrained
+from bertpress.encoder.imports import Loaded, load_pretrained, tokenizer_of
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import ModelError
-from bertpress.outcome import tokenizer_of
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, encoded_splits, fit
 from bertpress.supervision import check_teacher

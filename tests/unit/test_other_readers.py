@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from bertpress.encoder.tokenizers import cuts_alike
-from bertpress.errors import RecipeError
+from bertpress.errors import ModelError, RecipeError
 from bertpress.recipe import Recipe
 from bertpress.runner import Request, press
 from bertpress.tasks import resolve
@@ -49,9 +49,12 @@ def foreign(tiny_model, tmp_path_factory):
     return made
 
 
-def request(model, teacher, data, out, *, kind="text-classification", use=None, cache="logits"):
+def request(
+    model, teacher, data, out, *, kind="text-classification", use=None, cache="logits", stage_teacher="original"
+):
     use = use or [{"distill/logits": {"alpha": 1.0, "loss": "mse"}}]
-    stage = {"name": "learn", "use": use, "train": {**TRAIN, "cache_teacher": cache}}
+    train = {**TRAIN, "cache_teacher": cache}
+    stage = {"name": "learn", "use": use, "train": train, "teacher": str(stage_teacher)}
     recipe = Recipe.parse({"name": "r", "summary": "s", "cite": "c", "export": [], "stages": [stage]})
     columns = {"text_columns": ("text",), "label_column": "label"} if kind == "text-classification" else {}
     return Request(model, recipe, resolve(kind, **columns), out, data, teacher=teacher)
@@ -73,22 +76,50 @@ def test_its_answers_are_those_that_it_gives_to_its_own_ids(tiny_model, foreign,
     assert np.allclose(answers, torch.tensor(wanted[:8]).softmax(-1)[:, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize("cache", ["logits", "all"])
-def test_states_are_compared_where_both_cut_alike(tiny_model, foreign, tmp_path, cache):
-    theirs, data = foreign(BertForSequenceClassification), write_rows(tmp_path / "data")
-    same = BertForSequenceClassification.from_pretrained(theirs)  # the same teacher, with the words as we number them
+@pytest.fixture
+def twins(foreign, tmp_path):
+    """Folders of a foreign teacher, and of the same one with the words numbered as ours are."""
+    theirs = foreign(BertForSequenceClassification)
+    same = BertForSequenceClassification.from_pretrained(theirs)
     table = same.bert.embeddings.word_embeddings.weight
     table.data = table.data[[BACKWARDS.index(word) for word in WORDS]]
     same.save_pretrained(tmp_path / "ours")
     fast_tokenizer().save_pretrained(tmp_path / "ours")
-    use = [{"distill/hidden": {}}, {"distill/logits": {"alpha": 1.0}}]
-    runs = [
-        press(request(tiny_model, teacher, data, tmp_path / name, use=use, cache=cache))
-        for name, teacher in (("a", theirs), ("b", tmp_path / "ours"))
-    ]
+    return theirs, tmp_path / "ours"
+
+
+def assert_same(*runs):
     first, second = (run.artifact.model.state_dict() for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("cache", ["logits", "all"])
+def test_states_are_compared_where_both_cut_alike(tiny_model, twins, tmp_path, cache):
+    data, use = write_rows(tmp_path / "data"), [{"distill/hidden": {}}, {"distill/logits": {"alpha": 1.0}}]
+    runs = [
+        press(request(tiny_model, teacher, data, tmp_path / name, use=use, cache=cache))
+        for name, teacher in zip("ab", twins, strict=True)
+    ]
+    assert_same(*runs)
     assert len(list((tmp_path / "a/cache").glob("*.f32"))) == (cache == "all")  # else the states come live
+
+
+def test_a_teacher_that_a_stage_names_reads_with_its_own_tokenizer(tiny_model, twins, tmp_path):
+    data = write_rows(tmp_path / "data")
+    runs = [
+        press(request(tiny_model, twins[1], data, tmp_path / name, stage_teacher=teacher))
+        for name, teacher in zip("ab", twins, strict=True)
+    ]
+    assert_same(*runs)
+
+
+def test_a_teacher_that_a_stage_names_is_looked_at_before_anything_is_trained(tiny_model, twins, foreign, tmp_path):
+    data, other = write_rows(tmp_path / "data"), foreign(BertForSequenceClassification, FEWER)
+    with pytest.raises(RecipeError, match=rf"compares tokens with a teacher that reads others, by teacher={other}"):
+        press(request(tiny_model, twins[1], data, tmp_path / "a", use=[{"distill/hidden": {}}], stage_teacher=other))
+    with pytest.raises(ModelError, match="nowhere"):
+        press(request(tiny_model, twins[1], data, tmp_path / "b", stage_teacher=tmp_path / "nowhere"))
+    assert not list(tmp_path.glob("*/stages"))
 
 
 @pytest.mark.parametrize(

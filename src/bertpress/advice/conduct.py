@@ -17,14 +17,13 @@ from bertpress.advice.facts import Machine, Need, Speed, Target, TaskFacts, Term
 from bertpress.advice.rules import Advice
 from bertpress.advice.rules import advise as advised
 from bertpress.encoder.blueprint import Blueprint
-from bertpress.encoder.imports import load_pretrained
+from bertpress.encoder.imports import load_pretrained, tokenizer_of
 from bertpress.encoder.subnetworks import obstacle, subnetwork
 from bertpress.engines import available
 from bertpress.inputs import TaskOptions, folder_of, model_of, task_of
 from bertpress.measure.environment import environment, gpu_name, int8_is_fast, usable_cores
 from bertpress.methods.latency import bare, of_graph, of_model
 from bertpress.methods.pieces import token_counts
-from bertpress.outcome import tokenizer_of
 from bertpress.tasks import Rows, Task
 
 READ = 1000

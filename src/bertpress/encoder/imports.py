@@ -19,6 +19,7 @@ from bertpress.encoder.head_choice import choose_head, is_bare, own_head
 from bertpress.encoder.heads import make_head
 from bertpress.encoder.model import SHELLS, BertpressConfig, BertpressModel, BertpressPreTrainedModel, build_model
 from bertpress.encoder.sources import CONFIG, Source, find
+from bertpress.encoder.tokenizers import check_ids, read_tokenizer
 from bertpress.errors import ModelError
 
 _TOKENIZER_FILES = (
@@ -104,6 +105,33 @@ def load_pretrained(
         random=checkpoint is None,
         max_length=source.max_length,
     )
+
+
+def tokenizer_of(loaded: Loaded) -> Any:
+    """The fast tokenizer that lies beside a model.
+
+    Raises:
+        ModelError: there is none, or not for this model.
+    """
+    folder = loaded.tokenizer_source
+    if folder is None:
+        raise ModelError(f"{loaded.source}: has no tokenizer, so it cannot read text")
+    tokenizer = read_tokenizer(folder)
+    check_ids(tokenizer, loaded.model.blueprint.embeddings.vocabulary, folder)
+    return tokenizer
+
+
+def tokenizer_beside(model: str) -> Any | None:
+    """The tokenizer that lies beside a model which is not loaded; None where there is none.
+
+    Args:
+        model: a folder or a hub name.
+
+    Raises:
+        ModelError: there is no such model, or its tokenizer is damaged.
+    """
+    folder = _tokenizer(find(model))
+    return None if folder is None else read_tokenizer(folder)
 
 
 def from_transformers(model: Any) -> BertpressPreTrainedModel:

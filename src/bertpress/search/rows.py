@@ -13,8 +13,9 @@ import numpy as np
 from bertpress import artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.data import Data, selection_split
+from bertpress.encoder.imports import tokenizer_of
 from bertpress.encoder.sources import find
-from bertpress.outcome import TIMED_TEXTS, tokenizer_of
+from bertpress.outcome import TIMED_TEXTS
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Say, fine_tune
 from bertpress.tasks import Rows, Task

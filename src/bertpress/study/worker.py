@@ -17,12 +17,13 @@ from typing import Any
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.data import load_data
+from bertpress.encoder.imports import tokenizer_of
 from bertpress.errors import BertpressError
 from bertpress.inputs import folder_of, model_of
 from bertpress.measure.environment import environment
 from bertpress.measure.memory import peak_resident_bytes
 from bertpress.measure.texts import Reader
-from bertpress.outcome import ENGINES, TIMED_TEXTS, answers, figures, scores, texts_of, tokenizer_of
+from bertpress.outcome import ENGINES, TIMED_TEXTS, answers, figures, scores, texts_of
 from bertpress.recipe import Recipe
 from bertpress.runfolder import RunFolder
 from bertpress.runner import Pressed, Request, fine_tune, pressing
