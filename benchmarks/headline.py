@@ -18,11 +18,9 @@ there were made with the recipes beside this file and the teachers of ``benchmar
 
     on sst2, TEACHER being the MPNet of this comparison, and RUNS/NAME the folder of an earlier line:
     NAME      MODEL
-    pruned    TEACHER
-    narrow    RUNS/pruned/stages/01-recover/model
-    bytes     RUNS/narrow/stages/01-recover/model
-    student   a MiniLM that has read the texts once: stages/01-distil/model of the same recipe on the pre-trained one
-              with ``--set stages.distil.train.epochs=1``
+    early     TEACHER
+    student   a fine-tuned MiniLM
+    bytes     RUNS/student/stages/01-distil/model
     on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER:
     exits     MODEL
     small     MODEL
