@@ -7,8 +7,9 @@ The teacher is transformers' own model: PyTorch eager float32, SDPA where it has
 ONNX Runtime in float32 and with its dynamic int8; OpenVINO in float32, in bfloat16 and with NNCF's post-training int8.
 Each answers the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out,
 by turns in one process: batch 1, then batches of 32.  Our artifacts and NNCF's integers run in a graph of any length,
-and, as rows of their own, in graphs for some lengths.  Accuracy is that of the validation split, or of so many texts
-of it, by the thing that is timed.
+and, as rows of their own, in graphs for some lengths, each of which holds the weights once more: ``--any-length``
+leaves those of ours out, as large models with exits fill the memory with them.  Accuracy is that of the validation
+split, or of so many texts of it, by the thing that is timed.
 Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``, with ``@0.1`` behind it at that speed of their
 early exits.  Writes results/headline.json and .md.  Those in
 there were made with the recipes beside this file and the teachers of ``benchmarks/teachers.py``, each by one of
@@ -287,7 +288,8 @@ def compare(task: str, artifacts: Mapping[str, str], options: argparse.Namespace
     with tempfile.TemporaryDirectory() as scratch:
         contenders = dict(theirs(folder, training, options.threads, Path(scratch)))
         mine = {name: ours(place, options.threads) for name, place in artifacts.items()}
-        mine |= {FIXED.format(name): ours(place, options.threads, LENGTHS) for name, place in artifacts.items()}
+        if not options.any_length:
+            mine |= {FIXED.format(name): ours(place, options.threads, LENGTHS) for name, place in artifacts.items()}
         contenders |= mine
         found = {name: predictions(each, texts) for name, each in contenders.items()}
         times = timed(contenders, texts, options.rounds)
@@ -363,6 +365,7 @@ def main() -> int:
     parser.add_argument("--model", default="mpnet-base", help="that the teachers were made from")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--any-length", action="store_true", help="ours in no graphs for some lengths")
     parser.add_argument("--validation-limit", type=int, help="texts, chosen at random, that accuracy is measured on")
     parser.add_argument("--results", type=Path, default=Path("results/headline.json"))
     options = parser.parse_args()
