@@ -17,12 +17,11 @@ there were made with the recipes beside this file and the teachers of ``benchmar
     bertpress compress MODEL --teacher TEACHER --recipe benchmarks/headline-NAME.yaml --task TASK --data DIR \
         --threads 1 --out RUN
 
-    on sst2, TEACHER being the MPNet of this comparison, and RUNS/NAME the folder of an earlier line:
+    on sst2, TEACHER being the MPNet of this comparison:
     NAME      MODEL
-    early     TEACHER
-    student   a fine-tuned MiniLM
-    bytes     RUNS/student/stages/01-distil/model
-    on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER:
+    early     TEACHER; "every second layer" with ``--set stages.exits.use.0.every=2``
+    bytes     TEACHER
+    on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER, and RUNS/NAME the folder of an earlier line:
     exits     MODEL
     small     MODEL
     bytes     RUNS/small/stages/01-narrow/model; "tokens seen thrice" with ``--set stages.vocabulary.use.0.minimum=3``
