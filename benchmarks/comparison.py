@@ -243,7 +243,7 @@ def time_all(
     for task in options.tasks:
         for name in options.only or names:
             known = place_of(options, name, task, 0) / "timing.json"
-            if known.parent.is_dir() and not known.is_file():
+            if known.with_name("entry.json").is_file() and not known.is_file():
                 print(f"{task}, {name}: timing", file=sys.stderr, flush=True)
                 known.write_text(json.dumps(measure(name, task), indent=1) + "\n", encoding="utf-8")
             write(entries_of(options))
@@ -295,7 +295,8 @@ def timing_of(entry: Mapping[str, Any], options: argparse.Namespace) -> dict[str
 
 def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What every run that has ended left, and what the results hold of runs whose folders are gone."""
-    found = json.loads(options.results.read_text(encoding="utf-8"))["entries"] if options.results.is_file() else []
+    known = json.loads(options.results.read_text(encoding="utf-8")) if options.results.is_file() else {}
+    found = known.get("entries", [])
     found += [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*/*/entry.json"))]
     return list({(entry["name"], entry["task"], entry["seed"]): entry for entry in found}.values())
 
