@@ -104,6 +104,12 @@ def test_states_are_compared_where_both_cut_alike(tiny_model, twins, tmp_path, c
     assert len(list((tmp_path / "a/cache").glob("*.f32"))) == (cache == "all")  # else the states come live
 
 
+def test_probes_are_refused_where_ids_differ(tiny_model, twins, tmp_path):
+    data = write_rows(tmp_path / "data")
+    with pytest.raises(RecipeError, match="distill/probes: probes learn from the ids of the student"):
+        press(request(tiny_model, twins[0], data, tmp_path / "a", use=[{"distill/probes": {}}]))
+
+
 def test_a_teacher_that_a_stage_names_reads_with_its_own_tokenizer(tiny_model, twins, tmp_path):
     data = write_rows(tmp_path / "data")
     runs = [

@@ -154,6 +154,9 @@ class Probes(Method):
         task, teacher = ctx.task, ctx.teacher
         assert teacher is not None
         check_tokens(NAME, model, teacher)
+        reads = ctx.teacher_tokenizer
+        if reads is not None and reads.get_vocab() != ctx.tokenizer.get_vocab():
+            raise RecipeError(f"{NAME}: probes learn from the ids of the student, and the teacher has others")
         if task.multi_label or not (
             task.is_classification or task.kind in ("token-classification", "question-answering")
         ):
