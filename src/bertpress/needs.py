@@ -70,12 +70,15 @@ def check_readings(recipe: Recipe, task: Task, tokenizer: Any, given: str | Path
         ModelError: a teacher is not there.
         RecipeError: naming stage, method and teacher.
     """
+    alike: dict[str, bool] = {}
     for stage in recipe.stages:
         teacher = given if stage.teacher == "original" else stage.teacher
-        if teacher in (None, "previous", "pretrained"):
+        if teacher is None or teacher in ("previous", "pretrained"):
             continue
-        reads = tokenizer_beside(str(teacher))
-        if reads is not None and not comparable(tokenizer, reads, task):
+        if (name := str(teacher)) not in alike:
+            reads = tokenizer_beside(name)
+            alike[name] = reads is None or comparable(tokenizer, reads, task)
+        if not alike[name]:
             cause = f"--teacher {given}" if stage.teacher == "original" else f"teacher={teacher}"
             recipe.check_apart(stage, cause)
             _check_answers(recipe, stage, task, cause)

@@ -17,6 +17,7 @@ from bertpress.encoder.heads import make_head
 from bertpress.encoder.imports import load_pretrained, tokenizer_of
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.sources import find
+from bertpress.encoder.tokenizers import same_ids
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Context
 from bertpress.recipe import Stage
@@ -83,7 +84,7 @@ def load_others(request: Request, own: Task, tokenizer: Any) -> dict[Asked, Othe
         task = tasks.with_labels(task, rows, find(each.teacher).config.get("id2label"))
         loaded = load_pretrained(each.teacher, task.head())
         check_teacher(loaded, task, place)
-        if tokenizer_of(loaded).get_vocab() != tokenizer.get_vocab():
+        if not same_ids(tokenizer_of(loaded), tokenizer):
             raise RecipeError(f"{place}: its vocabulary differs from the one of {request.model}")
         found[each] = Other(task, rows, loaded.model)
     return found

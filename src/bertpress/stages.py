@@ -108,8 +108,8 @@ def run_stage(
         The model after the stage, and its report: methods, seconds, training curve.
     """
     model = pretrained if stage.start == "pretrained" else previous
-    models, tokenizers = (run.teacher, previous, pretrained), (run.teacher_tokenizer, run.current, run.tokenizer)
-    named = dict(zip(("original", "previous", "pretrained"), map(Reading, models, tokenizers), strict=True))
+    named = {"original": Reading(run.teacher, run.teacher_tokenizer), "previous": Reading(previous, run.current)}
+    named["pretrained"] = Reading(pretrained, run.tokenizer)
     teacher, reads = teacher_of(stage, run.data.task, named, run.masked_lm)
     run.current = run.tokenizer if stage.start == "pretrained" else run.current
     report: dict[str, Any] = {"name": stage.name, "methods": [name for name, _ in stage.methods], "rounds": []}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bertpress.encoder.imports import Loaded, load_pretrained, tokenizer_beside
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.encoder.tokenizers import cuts_alike
+from bertpress.encoder.tokenizers import cuts_alike, same_ids
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
 from bertpress.recipe import Stage
@@ -103,7 +103,7 @@ def clone(model: BertpressPreTrainedModel) -> BertpressPreTrainedModel:
 def comparable(tokenizer: Any, other: Any, task: Task) -> bool:
     """Whether what two models say of a token can be compared: a masked LM says a piece by its number."""
     if task.kind == "masked-lm":
-        return bool(tokenizer.get_vocab() == other.get_vocab())
+        return same_ids(tokenizer, other)
     return cuts_alike(tokenizer, other, pairs=task.reads_pairs)
 
 
@@ -120,7 +120,7 @@ def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place:
         RecipeError: a term compares tokens, and theirs are not the same pieces.
     """
     terms, other = [term for term in terms if term.needs_teacher], ctx.teacher_tokenizer
-    if not terms or other is None or other.get_vocab() == ctx.tokenizer.get_vocab():
+    if not terms or other is None or same_ids(ctx.tokenizer, other):
         return
     teacher = encode(data.task, data.rows, other, training=True)
     alike = comparable(ctx.tokenizer, other, data.task) and teacher.lengths == data.lengths

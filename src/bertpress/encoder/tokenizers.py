@@ -74,6 +74,11 @@ def check_ids(tokenizer: Any, vocabulary: int, place: str | Path) -> None:
         raise ModelError(f"{place}: its tokenizer has the id {largest}, must be below the model's {vocabulary}")
 
 
+def same_ids(first: Any, second: Any) -> bool:
+    """Whether two tokenizers give the same numbers to the same pieces."""
+    return bool(first.get_vocab() == second.get_vocab())
+
+
 def cuts_alike(first: Any, second: Any, *, pairs: bool) -> bool:
     """Whether two tokenizers cut every text at the same places, whatever numbers they give to the pieces.
 
@@ -85,7 +90,7 @@ def cuts_alike(first: Any, second: Any, *, pairs: bool) -> bool:
         second: another.
         pairs: whether two texts are read together; MPNet puts one token more between them than BERT.
     """
-    if first.get_vocab() == second.get_vocab():
+    if same_ids(first, second):
         return True
     if not (first.is_fast and second.is_fast):
         return False

@@ -123,7 +123,8 @@ class OutputCache:
         """
         self._open_header()
         if self.full:
-            return self._load()
+            self._load()
+            return True
         pieces, first = compute(self._rows(len(self.checksums)))
         self._lay_out(pieces)
         if self.size_bytes - int(self._offsets()[len(self.checksums) * _CHUNK]) * 4 > cap_bytes:
@@ -136,7 +137,8 @@ class OutputCache:
                 self._compute_all(file, compute, first, report)
         except OSError as error:
             raise machine_error(self.path, error) from error
-        return self._load()
+        self._load()
+        return True
 
     def read(self, indices: Sequence[int], tokens: int) -> dict[Piece, Floats]:
         """What is kept of examples, by their stable ``index``.
@@ -223,6 +225,5 @@ class OutputCache:
                 good.append(expected)
         return good
 
-    def _load(self) -> bool:
+    def _load(self) -> None:
         self._map = np.memmap(self.path, np.dtype("<f4"), mode="r", shape=(self.size_bytes // 4,))
-        return True

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bertpress import tasks
 from bertpress.encoder.blueprint import HeadSpec
 from bertpress.encoder.heads import pool
+from bertpress.encoder.tokenizers import same_ids
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
 from bertpress.methods.layer_maps import check_tokens
@@ -155,7 +156,7 @@ class Probes(Method):
         assert teacher is not None
         check_tokens(NAME, model, teacher)
         reads = ctx.teacher_tokenizer
-        if reads is not None and reads.get_vocab() != ctx.tokenizer.get_vocab():
+        if reads is not None and not same_ids(reads, ctx.tokenizer):
             raise RecipeError(f"{NAME}: probes learn from the ids of the student, and the teacher has others")
         if task.multi_label or not (
             task.is_classification or task.kind in ("token-classification", "question-answering")
