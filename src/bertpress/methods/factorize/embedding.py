@@ -52,7 +52,7 @@ class Embedding(Method):
     cite: ClassVar[str] = "Lan et al., 2020"
 
     size: Size = Field(0.25, description="Width of the narrower table: a number, or a share of the hidden width.")
-    weighted: bool = Field(False, description="Weigh the error of a token by one plus its count in the train texts.")
+    weighted: bool = Field(True, description="Weigh the error of a token by one plus its count in the train texts.")
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Factorize, once; where the stage trains, both factors learn on."""

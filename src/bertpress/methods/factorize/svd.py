@@ -60,7 +60,7 @@ class Svd(Method):
     rank: Size = Field(0.32, description="rank: a number, or a share of the hidden size.")
     keep: float = Field(0.5, gt=0, le=1, description="share, budget: of the numbers in whole matrices, what stays.")
     energy: float = Field(0.9, gt=0, le=1, description="energy: share of the squared singular values that stays.")
-    weighted: bool = Field(False, description="Minimise the error of the outputs on calibration text.")
+    weighted: bool = Field(True, description="Minimise the error of the outputs on calibration text.")
     damping: float = Field(0.01, gt=0, le=1, description="weighted: added to the moment, as a share of its diagonal.")
     examples: int = Field(256, ge=1, le=100_000, description="weighted: training examples that the inputs are from.")
 

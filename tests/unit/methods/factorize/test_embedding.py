@@ -17,7 +17,7 @@ def logits(model):
 
 def test_full_rank_reproduces_the_model():
     model = tiny()
-    made = Embedding(size=16).attach(model, context())
+    made = Embedding(size=16, weighted=False).attach(model, context())
     torch.testing.assert_close(logits(made), logits(model), atol=1e-5, rtol=0)
     assert made.blueprint.embeddings.project == "tokens"
 
@@ -26,7 +26,7 @@ def test_full_rank_reproduces_the_model():
 def test_the_error_is_that_of_the_values_left_out(size):
     model, ctx = tiny(), context()
     table = plain_table(model).double()
-    made = Embedding(size=size).attach(model, ctx)
+    made = Embedding(size=size, weighted=False).attach(model, ctx)
     embeddings = made.encoder.embeddings
     found = (table - embeddings.word.weight.double() @ embeddings.projection.weight.double().t()).square().sum()
     values = torch.linalg.svdvals(table).square()
@@ -36,7 +36,7 @@ def test_the_error_is_that_of_the_values_left_out(size):
 
 def test_parameters_are_those_of_both_factors():
     model = tiny()
-    made = Embedding(size=5).attach(model, context())
+    made = Embedding(size=5, weighted=False).attach(model, context())
     before, after = (each.blueprint.parameters()["embeddings"] for each in (model, made))
     assert before - after == 40 * 16 - (40 * 5 + 5 * 16 + 16)
 
@@ -59,9 +59,9 @@ def test_weighted_rows_are_nearer_as_by_whitening():
 
 def test_both_factors_learn():
     model = tiny()
-    before = Embedding(size=5).attach(model, context())
+    before = Embedding(size=5, weighted=False).attach(model, context())
     made = []
-    train(model, Embedding(size=5), context(), 2, look=lambda step, model: made.append(model))
+    train(model, Embedding(size=5, weighted=False), context(), 2, look=lambda step, model: made.append(model))
     for name in ("word.weight", "projection.weight", "projection.bias"):
         name = f"encoder.embeddings.{name}"
         assert not torch.equal(made[-1].get_parameter(name), before.get_parameter(name)), name
@@ -69,7 +69,7 @@ def test_both_factors_learn():
 
 def test_wrong_ranks_and_projected_tables_are_refused():
     with pytest.raises(RecipeError, match="factorize/embedding: 17 must be at most the teacher's 16"):
-        Embedding(size=17).attach(tiny(), context())
-    made = Embedding(size=5).attach(tiny(), context())
+        Embedding(size=17, weighted=False).attach(tiny(), context())
+    made = Embedding(size=5, weighted=False).attach(tiny(), context())
     with pytest.raises(RecipeError, match="factorize/embedding: the token table is projected already"):
-        Embedding(size=3).attach(made, context())
+        Embedding(size=3, weighted=False).attach(made, context())

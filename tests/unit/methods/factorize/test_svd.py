@@ -130,7 +130,7 @@ def test_a_share_is_kept_of_every_matrix():
 
 def test_so_much_of_the_energy_is_kept_of_every_matrix():
     model = bert()
-    cut = made(model, rule="energy", energy=0.6)
+    cut = made(model, rule="energy", energy=0.6, weighted=False)
     after = linear_maps(cut)
     for key, linear in linear_maps(model).items():
         rank = cut.blueprint.layers[key[0]].rank(key[1])
@@ -169,7 +169,7 @@ def test_factors_of_pruned_ones_are_left_alone_or_made_anew():
     assert made(model, rank=8).state_dict().keys() == model.state_dict().keys()
     same = made(model, rank=8)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in same.state_dict().items())
-    smaller = made(model, rank=5)
+    smaller = made(model, rank=5, weighted=False)
     product, again = linear_maps(model)[0, "attention.query"], linear_maps(smaller)[0, "attention.query"]
     up, down = nearest_product(matrix(product).detach(), 5)
     assert torch.equal(again.up.weight, up)
@@ -283,7 +283,7 @@ def test_a_mask_of_factors_stays_through_a_step_and_the_next_one_takes_their_pro
 
     for share, keep, rank in ((0.9, 0.8, 8), (0.6, 0.5, 5)):
         product = matrix(model.encoder.layers[1].ffn[0].inner).detach()
-        thin = Svd(rule="share", keep=share).attach(model, short_training.context())
+        thin = Svd(rule="share", keep=share, weighted=False).attach(model, short_training.context())
         assert thin.blueprint.layers[1].ffn_ranks[0].inner == rank
         start = [weight.detach().clone() for weight in sides(thin)]
         assert all(map(torch.equal, start, nearest_product(product, rank)))
