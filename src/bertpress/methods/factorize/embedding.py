@@ -3,9 +3,9 @@
 Source: ALBERT, Lan et al. 2020, arXiv:1909.11942, section 3.1 (factorized embedding parameterization), here after the
 fact: the best product of a trained table (Eckart & Young 1936).
 Departs from it: positions and segments keep the hidden width and are added after the projection; ALBERT, which learns
-its tables from scratch, adds them before.  The projection has a bias, which starts from 0.  Errors may be weighed by
+its tables from scratch, adds them before.  The projection has a bias, which starts from 0.  Errors are weighed by
 how often tokens occur in the training texts, as in the weighted low-rank approximations of Srebro & Jaakkola 2003 with
-one weight a row, where the optimum is in closed form.
+one weight a row, where the optimum is in closed form; ``weighted: false`` leaves that out.
 """
 
 from __future__ import annotations

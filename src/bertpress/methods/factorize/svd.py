@@ -2,13 +2,13 @@
 
 Source: Noach & Goldberg 2020, "Compressing pre-trained language models by matrix decomposition", AACL, section 3: each
 matrix of a fine-tuned model becomes ``(U sqrt(S)) (sqrt(S) Vᵀ)`` of one rank, the bias stays, and training goes on
-with the factors (their distillation is ``distill/features``).  ``weighted``: the error of what a matrix gives on real
-inputs in place of that of its entries, as SVD-LLM (Wang et al. 2024, arXiv:2403.07378, section 3.1) by the Cholesky
-factor of the inputs' second moment; of the alternatives, FWSVD (arXiv:2207.00112) and ASVD (arXiv:2312.05821) only
-approximate such an error by one factor for each row or channel.
-Departs from it: a matrix whose factors would not be smaller stays whole, and so do embeddings and the head; the rank
-may differ among matrices, by a share of each, by energy or by a budget for all.  The moment is damped, so that
-directions in which no calibration text lies count a little.
+with the factors (their distillation is ``distill/features``), which is what ``weighted: false`` does.
+Departs from it: the error is that of what a matrix gives on real inputs, in place of that of its entries, as in SVD-LLM
+(Wang et al. 2024, arXiv:2403.07378, section 3.1), by the Cholesky factor of the inputs' second moment, damped so that
+directions in which no calibration text lies count a little; of the alternatives, FWSVD (arXiv:2207.00112) and ASVD
+(arXiv:2312.05821) only approximate such an error by one factor for each row or channel.  A matrix whose factors would
+not be smaller stays whole, and so do embeddings and the head; the rank may differ among matrices, by a share of each,
+by energy or by a budget for all.
 
 A matrix that has factors already is taken for their product.  At the rank that it has, or below it, it stays as it is,
 zeros of pruned factors included; otherwise it is decomposed anew, and its new factors have no zeros.
