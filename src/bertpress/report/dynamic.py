@@ -8,7 +8,7 @@ from bertpress.report.charts import bars
 from bertpress.report.charts.scatter import Point, scatter
 from bertpress.report.document import Section, document
 from bertpress.report.markup import Markup, element, join
-from bertpress.report.reading import Results, mapping, number, text
+from bertpress.report.reading import change_bounds, mapping, number, text
 from bertpress.report.sections import hint, missing
 from bertpress.report.subjects import LONGEST_LABEL, shortened
 from bertpress.report.subnetworks import ON, front
@@ -73,13 +73,7 @@ def _points(entries: Sequence[Any], form: str, path: Sequence[str]) -> Iterator[
                 continue
             name, told = text(entry, "name") or "", "" if setting == ONLY else f", {setting}"
             short = shortened(name, LONGEST_LABEL - len(told)) + told
-            worst, best = (_negative(mapping(found), end) for end in ("high", "low"))
-            yield Point(short, OFF, 1 / speedup, -drop, worst, best, link=name + told)
-
-
-def _negative(found: Results, end: str) -> float | None:
-    bound = number(found, "drop", end)
-    return None if bound is None else -bound
+            yield Point(short, OFF, 1 / speedup, -drop, *change_bounds(found, "drop"), link=name + told)
 
 
 def _chart(points: Sequence[Point], title: str) -> Markup | None:

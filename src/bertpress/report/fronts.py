@@ -7,7 +7,7 @@ from bertpress.report.charts import bars
 from bertpress.report.charts.scatter import Point, scatter
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.plain import pipes
-from bertpress.report.reading import Results, items, mapping, number, text
+from bertpress.report.reading import Results, change_bounds, items, mapping, number, text
 from bertpress.report.sections import hint, missing
 from bertpress.report.subjects import shortened
 
@@ -43,10 +43,9 @@ def _front(front: Results) -> Markup | None:
         x, drop = number(each, "cost"), number(each, "drop")
         if x is None or drop is None:
             continue
-        name, (low, high) = text(each, "label") or "", (number(each, end) for end in ("low", "high"))
-        worst, best = (None if end is None else -end for end in (high, low))
+        name = text(each, "label") or ""
         role = "dominated" if mapping(each).get("dominated") else "artifact"
-        points.append(Point(shortened(name), role, x, -drop, worst, best, link=name))
+        points.append(Point(shortened(name), role, x, -drop, *change_bounds(each), link=name))
     if not points:
         return None
     title = f"{task}: change against {cost}"

@@ -31,6 +31,16 @@ def number(source: object, *path: str) -> float | None:
     return found if abs(found) >= 1 / LARGEST else 0
 
 
+def change_bounds(source: object, *path: str) -> tuple[float | None, float | None]:
+    """The lowest and the highest change that a drop's ``low`` and ``high`` leave open; None where one is missing.
+
+    >>> change_bounds({"drop": {"low": -0.3, "high": 1.2}}, "drop")
+    (-1.2, 0.3)
+    """
+    low, high = (None if (end := number(source, *path, bound)) is None else -end for bound in ("high", "low"))
+    return low, high
+
+
 def numbers(source: object, *path: str) -> list[float]:
     """The finite numbers of the list at a path; empty when there is none."""
     return [found for item in items(source, *path) if (found := number({"item": item}, "item")) is not None]

@@ -13,7 +13,7 @@ from bertpress.report.document import Section, document
 from bertpress.report.fronts import ROLES
 from bertpress.report.markup import Markup, element, join
 from bertpress.report.numerals import NOT_MEASURED, interval, points, typeset
-from bertpress.report.reading import Results, items, mapping, number, text
+from bertpress.report.reading import Results, change_bounds, items, mapping, number, text
 from bertpress.report.run import environment
 from bertpress.report.sections import definitions, hint, missing
 
@@ -96,9 +96,8 @@ def _front(found: Results) -> Markup:
         x, drop, name = number(each, "cost"), number(each, "drop", "value"), text(each, "name") or ""
         if x is None or drop is None:
             continue
-        low, high = (number(each, "drop", end) for end in ("high", "low"))
-        bounds = [None if end is None else -end for end in (low, high)]
-        drawn.append(Point(name, "artifact" if name in names else "dominated", x, -drop, *bounds, link=name))
+        role = "artifact" if name in names else "dominated"
+        drawn.append(Point(name, role, x, -drop, *change_bounds(each, "drop"), link=name))
     if not drawn:
         return missing("Trade-offs")
     ours = sorted((point for point in drawn if point.role == "artifact"), key=lambda point: point.x)
