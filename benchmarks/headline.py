@@ -8,8 +8,8 @@ ONNX Runtime in float32 and with its dynamic int8; OpenVINO in float32, in bfloa
 Each answers the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out,
 by turns in one process: batch 1, then batches of 32.  Our artifacts and NNCF's integers run in a graph of any length,
 and, as rows of their own, in graphs for some lengths, each of which holds the weights once more: ``--any-length``
-leaves those of ours out, as large models with exits fill the memory with them.  Accuracy is that of the validation
-split, or of so many texts of it, by the thing that is timed.
+leaves those of ours out, as large models with exits fill the memory with them, and relative positions refuse them
+(decision 21).  Accuracy is that of the validation split, or of so many texts of it, by the thing that is timed.
 Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``, with ``@0.1`` behind it at that speed of their
 early exits.  Writes results/headline.json and .md.  Those in
 there were made with the recipes beside this file and the teachers of ``benchmarks/teachers.py``, each by one of
@@ -17,11 +17,14 @@ there were made with the recipes beside this file and the teachers of ``benchmar
     bertpress compress MODEL --teacher TEACHER --recipe benchmarks/headline-NAME.yaml --task TASK --data DIR \
         --threads 1 --out RUN
 
-    on sst2, TEACHER being the MPNet of this comparison:
+    RUNS/NAME being the folder of an earlier line.  On sst2, TEACHER being the MPNet of this comparison:
     NAME      MODEL
     early     TEACHER; "every second layer" with ``--set stages.exits.use.0.every=2``
+    half      TEACHER
     bytes     TEACHER
-    on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER, and RUNS/NAME the folder of an earlier line:
+    least     RUNS/half/stages/01-cut/model; "4-bit tokens" with ``--set stages.quantize.use.0.embedding_bits=4 --set
+              stages.quantize.use.0.outlier_log_density=-4``
+    on ag_news, where the fine-tuned MiniLM is MODEL and TEACHER:
     exits     MODEL
     small     MODEL
     bytes     RUNS/small/stages/01-narrow/model; "tokens seen thrice" with ``--set stages.vocabulary.use.0.minimum=3``

@@ -99,13 +99,23 @@ def quiet() -> Iterator[None]:
 
 
 def write_metadata(model: BertpressPreTrainedModel, folder: Path, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Write ``metadata.json``: inputs, labels, tokens at most (0: any), pad, and what the caller adds; returns it."""
+    """Write ``metadata.json``: inputs, labels, tokens at most (0: any), pad, whether positions are relative, and more.
+
+    Args:
+        model: that is exported.
+        folder: of the files.
+        metadata: that the caller adds.
+
+    Returns:
+        What was written.
+    """
     table = model.blueprint.embeddings
     exported = {
         "inputs": list(input_names(model.blueprint)),
         "labels": [model.config.id2label[i] for i in sorted(model.config.id2label)] if model.config.id2label else None,
         "positions": max(0, table.positions - table.first_position),
         "pad_id": table.pad_id,
+        "relative": model.blueprint.relative is not None,
     }
     exported |= dict(metadata or {})
     (folder / METADATA).write_text(json.dumps(exported, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from tiny_world import fast_tokenizer
 
 from bertpress import api, artifact, engines, tasks
 from bertpress.cli.shared import whole_numbers
-from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.blueprint import HeadSpec, RelativeSpec, uniform
 from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import build_model
 from bertpress.engines.lengths import FixedLengths
@@ -119,6 +119,16 @@ def test_positions_that_lie_before_the_first_do_not_count(tmp_path):
     folder = exported(tmp_path, "sequence", first_position=2, pad_id=1)
     with pytest.raises(EngineError, match=r"lengths: 23 must be in \[1, 22\]"):
         engines.load_engine("openvino", folder, 1, lengths=(23,))
+
+
+def test_relative_positions_are_refused(tmp_path):
+    """OpenVINO's graph for one length answers otherwise for MPNet-base: decision 21."""
+    model = tiny(kind="pooled")
+    model = build_model(model.blueprint.replace(relative=RelativeSpec(buckets=8, max_distance=16, heads=2))).eval()
+    model.save_pretrained(tmp_path)
+    openvino.export(model, tmp_path)
+    with pytest.raises(EngineError, match="lengths: a graph for one length answers wrongly where positions are"):
+        engines.load_engine("openvino", tmp_path, 1, 0.1, (8,))
 
 
 def test_what_cannot_have_them(tmp_path):
