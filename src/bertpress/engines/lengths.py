@@ -102,5 +102,5 @@ def _padding(path: Path) -> tuple[int, int, bool]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return int(found["pad_id"]), int(found["positions"] or 0), bool(found.get("relative", False))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{path}: tells no padding and positions ({type(error).__name__}); export again") from None
