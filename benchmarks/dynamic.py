@@ -136,7 +136,7 @@ def measured(made: Artifact, whole: Path, engine: str, task: str, options: argpa
     ]
     first, *times = interleave(candidates, texts, threads=options.threads)
     fixed: list[dict[str, Any]] = []
-    if engine == "openvino" and made.blueprint.relative is None:  # decision 21
+    if engine == "openvino":
         same = [candidate._replace(lengths=LENGTHS) for candidate in candidates]
         fixed = [{"fixed_lengths": {key: each[key] for key in TIMES}}
                  for each in interleave(same, texts, threads=options.threads, throughput_texts=0)[1:]]  # fmt: skip

@@ -27,6 +27,21 @@ class Masks(NamedTuple):
     own: Tensor | None
 
 
+def places_of(hidden: Tensor, tokens: Tensor | None) -> Tensor:
+    """Where tokens stand, (1, tokens), int64: 0, 1, 2, and so on.
+
+    Counted over the mask, whose entries are never negative, where there is one: of numbers that do not come from an
+    input OpenVINO 2026 makes constants in a graph of one length, and a relative bias of constant distances is lost.
+
+    Args:
+        hidden: (batch, tokens, hidden).
+        tokens: their mask, (batch, tokens).
+    """
+    if tokens is None:
+        return torch.arange(hidden.shape[1], device=hidden.device)[None]
+    return (tokens[:1] >= 0).long().cumsum(1) - 1
+
+
 def masks_of(tokens: Tensor, dtype: torch.dtype) -> Masks:
     """Of rows in which every token sees every other, or which have one segment each."""
     mask = additive_mask(tokens, dtype)

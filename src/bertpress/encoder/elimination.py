@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertpress.encoder.attention_masks import Masks, additive_mask, logarithm
+from bertpress.encoder.attention_masks import Masks, additive_mask, logarithm, places_of
 from bertpress.encoder.token_specs import AnyLeave, MergeSpec, ThresholdSpec, TopSpec
 
 PAD, FIRST = -1e9, 1e9
@@ -48,8 +48,7 @@ class Present:
         """All tokens of states (batch, tokens, hidden)."""
         batch, width, _ = hidden.shape
         weights = hidden.new_ones(batch, width) if masks.tokens is None else masks.tokens.to(hidden.dtype)
-        places = torch.arange(width, device=hidden.device)[None]
-        return cls(weights, places, weights.sum(1, keepdim=True).clamp(min=1), width, masks)
+        return cls(weights, places_of(hidden, masks.tokens), weights.sum(1, keepdim=True).clamp(min=1), width, masks)
 
     def become(self, weights: Tensor, places: Tensor | None = None, *, whole: bool) -> None:
         """Go on with these tokens.

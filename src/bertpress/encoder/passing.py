@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from bertpress.encoder.attention import RelativeBias
-from bertpress.encoder.attention_masks import Masks, with_bias
+from bertpress.encoder.attention_masks import Masks, places_of, with_bias
 from bertpress.encoder.elimination import Present
 from bertpress.encoder.layers import EncoderLayer
 from bertpress.encoder.slots import Tape
@@ -36,7 +35,7 @@ def through(
         Hidden states of the tokens that are left, and their mask or weights (batch, tokens), for what pools.
     """
     present = None
-    bias = None if relative is None else relative(torch.arange(hidden.shape[1], device=hidden.device)[None])
+    bias = None if relative is None else relative(places_of(hidden, masks.tokens))
     before = hidden
     for layer in layers:
         spec = layer.spec

@@ -75,17 +75,14 @@ def with_lengths(engine: Engine, parts: Sequence[object], lengths: Sequence[int]
 
     Raises:
         EngineError: the engine has one graph for all lengths; a length is below 1 or above the model's positions, or
-            stands there twice; the folder does not say what it should; the model has a relative bias, as MPNet does:
-            the graph that OpenVINO 2026 makes of one for a fixed length answers otherwise, by whole units of a logit.
+            stands there twice; the folder does not say what it should.
     """
     if not lengths:
         return engine
     fixable = [part for part in parts if isinstance(part, Fixable)]
     if len(fixable) < len(parts):
         raise EngineError("lengths: this engine has one graph for all of them; openvino can have others beside it")
-    pad_id, positions, relative = _padding(folder / METADATA)
-    if relative:
-        raise EngineError("lengths: a graph for one length answers wrongly where positions are relative, as in MPNet")
+    pad_id, positions = _padding(folder / METADATA)
     for length in lengths:
         if length < 1 or 0 < positions < length:
             raise EngineError(f"lengths: {length} must be in [1, {positions or 'any'}]")
@@ -97,10 +94,10 @@ def with_lengths(engine: Engine, parts: Sequence[object], lengths: Sequence[int]
     return FixedLengths(engine, sorted(lengths), pad_id)
 
 
-def _padding(path: Path) -> tuple[int, int, bool]:
-    """Padding id; positions, 0 where a model can have any; whether these are relative."""
+def _padding(path: Path) -> tuple[int, int]:
+    """Padding id, and positions, 0 where a model can have any."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return int(found["pad_id"]), int(found["positions"] or 0), bool(found.get("relative", False))
+        return int(found["pad_id"]), int(found["positions"] or 0)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{path}: tells no padding and positions ({type(error).__name__}); export again") from None

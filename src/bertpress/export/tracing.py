@@ -99,7 +99,7 @@ def quiet() -> Iterator[None]:
 
 
 def write_metadata(model: BertpressPreTrainedModel, folder: Path, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Write ``metadata.json``: inputs, labels, tokens at most (0: any), pad, whether positions are relative, and more.
+    """Write ``metadata.json``: inputs, labels, tokens at most (0: any), pad, and more.
 
     Args:
         model: that is exported.
@@ -115,7 +115,6 @@ def write_metadata(model: BertpressPreTrainedModel, folder: Path, metadata: Mapp
         "labels": [model.config.id2label[i] for i in sorted(model.config.id2label)] if model.config.id2label else None,
         "positions": max(0, table.positions - table.first_position),
         "pad_id": table.pad_id,
-        "relative": model.blueprint.relative is not None,
     }
     exported |= dict(metadata or {})
     (folder / METADATA).write_text(json.dumps(exported, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,11 +7,12 @@ import pytest
 import token_models
 import torch
 from exit_models import mixed_speed, texts, tiny
+from patterned_models import PATTERNS, model_of
 from tiny_world import fast_tokenizer
 
 from bertpress import api, artifact, engines, tasks
 from bertpress.cli.shared import whole_numbers
-from bertpress.encoder.blueprint import HeadSpec, RelativeSpec, uniform
+from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.model import build_model
 from bertpress.engines.lengths import FixedLengths
@@ -121,14 +122,30 @@ def test_positions_that_lie_before_the_first_do_not_count(tmp_path):
         engines.load_engine("openvino", folder, 1, lengths=(23,))
 
 
-def test_relative_positions_are_refused(tmp_path):
-    """OpenVINO's graph for one length answers otherwise for MPNet-base: decision 21."""
-    model = tiny(kind="pooled")
-    model = build_model(model.blueprint.replace(relative=RelativeSpec(buckets=8, max_distance=16, heads=2))).eval()
-    model.save_pretrained(tmp_path)
-    openvino.export(model, tmp_path)
-    with pytest.raises(EngineError, match="lengths: a graph for one length answers wrongly where positions are"):
-        engines.load_engine("openvino", tmp_path, 1, 0.1, (8,))
+def agree(model, folder):
+    """The graph of one length, with and without pads, that of any length and PyTorch."""
+    model.eval().save_pretrained(folder)
+    openvino.export(model, folder)
+    names = ("torch", "openvino")
+    whole, plain = (engines.load_engine(name, folder, 1) for name in names)
+    fixed = engines.load_engine("openvino", folder, 1, lengths=(8, 24))
+    for tokens in (6, 8, 24):
+        expected = whole.logits(text(tokens))
+        assert np.allclose(plain.logits(text(tokens)), expected, atol=1e-5)
+        assert np.allclose(fixed.logits(text(tokens)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rules", [{}, token_models.RULES["shares"], token_models.RULES["pairs"]])
+def test_relative_positions(rules, tmp_path):
+    """OpenVINO 2026 loses a bias of constant distances in a graph of one length: decision 21."""
+    model = token_models.tiny(relative=True)
+    model.encoder.relative.weight.data *= 4  # enough for answers to hang on it
+    agree(token_models.ruled(model, rules), tmp_path)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_attention_that_follows_a_pattern(name, tmp_path):
+    agree(model_of(PATTERNS[name]), tmp_path)
 
 
 def test_what_cannot_have_them(tmp_path):

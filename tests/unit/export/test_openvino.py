@@ -46,7 +46,6 @@ def test_metadata_says_what_a_program_needs(exported):
         "labels": ["LABEL_0", "LABEL_1", "LABEL_2"],
         "positions": 64,
         "pad_id": 0,
-        "relative": False,
         "task": "toy",
         "max_length": 32,
     }
