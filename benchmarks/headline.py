@@ -7,12 +7,12 @@ The teacher is transformers' own model: PyTorch eager float32, SDPA where it has
 ONNX Runtime in float32 and with its dynamic int8; OpenVINO in float32, in bfloat16 and with NNCF's post-training int8.
 Each answers the same texts as our artifacts do on OpenVINO, with the same tokenizer around it, text in and label out,
 by turns in one process: batch 1, then batches of 32.  Our artifacts and NNCF's integers run in a graph of any length,
-and, as rows of their own, in graphs for some lengths, each of which holds the weights once more: ``--any-length``
-leaves those of ours out, as large models with exits fill the memory with them, and relative positions refuse them
-(decision 21).  Accuracy is that of the validation split, or of so many texts of it, by the thing that is timed.
-Artifacts are named after their task: ``sst2/tiny=runs/tiny/model``, with ``@0.1`` behind it at that speed of their
-early exits.  Writes results/headline.json and .md.  Those in
-there were made with the recipes beside this file and the teachers of ``benchmarks/teachers.py``, each by one of
+and, as rows of their own, in graphs for some lengths, each of which holds the weights once more: ``--fixed`` names
+those of ours that get such rows, as all of many large models fill the memory.  Accuracy is that of the validation
+split, or of so many texts of it, by the thing that is timed: text by text where those graphs are.  Artifacts are named
+after their task: ``sst2/tiny=runs/tiny/model``, with ``@0.1`` behind it at that speed of their early exits.  Writes
+results/headline.json and .md.  Those in there were made with the recipes beside this file and the teachers of
+``benchmarks/teachers.py``, each by one of
 
     bertpress compress MODEL --teacher TEACHER --recipe benchmarks/headline-NAME.yaml --task TASK --data DIR \
         --threads 1 --out RUN
@@ -79,11 +79,13 @@ class Contender:
         run: the model.
         read: the tokenizer around it.
         bytes: of the file that it loads.
+        batch: texts that it answers at once where its accuracy is counted.
     """
 
     run: Run
     read: Reader
     bytes: int
+    batch: int = BATCH
 
     def answer(self, texts: Sequence[Any]) -> Any:
         """(texts, classes) from texts, in one batch."""
@@ -226,7 +228,7 @@ def theirs(folder: Path, training: Sequence[Any], threads: int, scratch: Path) -
     for length in LENGTHS:
         fixed.fix(length)
     pad = json.loads((folder / "config.json").read_text(encoding="utf-8"))["pad_token_id"]
-    yield FIXED.format(NNCF), Contender(FixedLengths(fixed, LENGTHS, pad).logits, read, stored)
+    yield FIXED.format(NNCF), Contender(FixedLengths(fixed, LENGTHS, pad).logits, read, stored, 1)
 
 
 def ours(place: str, threads: int, lengths: Sequence[int] = ()) -> Contender:
@@ -234,15 +236,15 @@ def ours(place: str, threads: int, lengths: Sequence[int] = ()) -> Contender:
     where, at, speed = place.partition("@")
     folder = Path(where)
     engine = load_engine("openvino", folder, threads, float(speed) if at else None, lengths)
-    return Contender(engine.logits, Reader(folder), size(folder).weight_bytes)
+    return Contender(engine.logits, Reader(folder), size(folder).weight_bytes, 1 if lengths else BATCH)
 
 
 def predictions(contender: Contender, texts: Sequence[Any]) -> list[int]:
     """The number of each text's label, answered in batches of like length."""
     order = sorted(range(len(texts)), key=lambda row: len(str(texts[row])))
     found = np.zeros(len(texts), np.int64)
-    for at in range(0, len(order), BATCH):
-        rows = order[at : at + BATCH]
+    for at in range(0, len(order), contender.batch):
+        rows = order[at : at + contender.batch]
         found[rows] = contender.answer([texts[row] for row in rows]).argmax(-1)
     return [int(label) for label in found]
 
@@ -290,8 +292,8 @@ def compare(task: str, artifacts: Mapping[str, str], options: argparse.Namespace
     with tempfile.TemporaryDirectory() as scratch:
         contenders = dict(theirs(folder, training, options.threads, Path(scratch)))
         mine = {name: ours(place, options.threads) for name, place in artifacts.items()}
-        if not options.any_length:
-            mine |= {FIXED.format(name): ours(place, options.threads, LENGTHS) for name, place in artifacts.items()}
+        fixed = [name for name in artifacts if options.fixed is None or f"{task}/{name}" in options.fixed]
+        mine |= {FIXED.format(name): ours(artifacts[name], options.threads, LENGTHS) for name in fixed}
         contenders |= mine
         found = {name: predictions(each, texts) for name, each in contenders.items()}
         times = timed(contenders, texts, options.rounds)
@@ -367,7 +369,7 @@ def main() -> int:
     parser.add_argument("--model", default="mpnet-base", help="that the teachers were made from")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--any-length", action="store_true", help="ours in no graphs for some lengths")
+    parser.add_argument("--fixed", nargs="*", metavar="TASK/NAME", help="in graphs for some lengths, too; default: all")
     parser.add_argument("--validation-limit", type=int, help="texts, chosen at random, that accuracy is measured on")
     parser.add_argument("--results", type=Path, default=Path("results/headline.json"))
     options = parser.parse_args()
@@ -381,6 +383,9 @@ def main() -> int:
                 f"{given}: must be TASK/NAME=FOLDER or TASK/NAME=FOLDER@SPEED with a task of {', '.join(TASKS)}"
             )
         wanted.setdefault(task, {})[name] = folder
+    known = {f"{task}/{name}" for task, artifacts in wanted.items() for name in artifacts}
+    if unknown := sorted(set(options.fixed or ()) - known):
+        parser.error(f"--fixed {unknown[0]}: must be one of {', '.join(sorted(known))}")
     entries = json.loads(options.results.read_text(encoding="utf-8"))["entries"] if options.results.is_file() else []
     for task, artifacts in wanted.items():
         entries = [entry for entry in entries if entry["task"] != task] + compare(task, artifacts, options)
