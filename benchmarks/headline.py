@@ -21,6 +21,7 @@ results/headline.json and .md.  Those in there were made with the recipes beside
     NAME      MODEL
     early     TEACHER; "every second layer" with ``--set stages.exits.use.0.every=2``
     half      TEACHER
+    six       RUNS/half/stages/01-cut/model
     bytes     TEACHER
     least     RUNS/half/stages/01-cut/model; "4-bit tokens" with ``--set stages.quantize.use.0.embedding_bits=4 --set
               stages.quantize.use.0.outlier_log_density=-4``
