@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,16 @@ def by_us(ours: BertpressPreTrainedModel, calibration: list[dict[str, torch.Tens
     return folder
 
 
-def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each, by turns, forwards and backwards."""
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], rounds: int, warm: Mapping[str, Callable[[], Any]] | None = None
+) -> dict[str, list[float]]:
+    """Milliseconds of each, by turns, forwards and backwards; what warms it up comes before the clock starts."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 3):
         for name in list(runs)[:: 1 if turn % 2 else -1]:
             time.sleep(0.02)  # waiting threads of the one before spin for some milliseconds
+            if warm is not None:
+                warm[name]()
             began = time.perf_counter()
             runs[name]()
             if turn >= 3:
