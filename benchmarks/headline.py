@@ -273,7 +273,7 @@ def timed(contenders: Mapping[str, Contender], texts: Sequence[Any], rounds: int
         1: (BLOCK, {name: one_by_one(each, blocks) for name, each in contenders.items()}),
         BATCH: (BATCH, {name: partial(each.answer, batch) for name, each in contenders.items()}),
     }
-    warm = {name: one_by_one(each, [texts[:1]]) for name, each in contenders.items()}
+    warm = {name: partial(each.answer, texts[:1]) for name, each in contenders.items()}
     found: dict[str, Any] = {name: {} for name in contenders}
     for rows, (many, runs) in kinds.items():
         turns = {name: [each / many for each in taken] for name, taken in interleaved(runs, rounds, warm).items()}
