@@ -39,6 +39,8 @@ TIMED_TEXTS, ROUNDS = 128, 12
 LENGTHS = (16, 32, 48, 64, 96, 128)  # that get graphs of their own on OpenVINO, where that is timed
 TOKENS = 32  # that multiply-accumulates are counted for
 
+Start = Literal["teacher", "pretrained"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,7 +58,7 @@ class Row:
 
     recipe: str | Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
-    start: Literal["teacher", "pretrained"] = "teacher"
+    start: Start = "teacher"
     tasks: tuple[str, ...] | None = None
     rows: int | None = None
     model: str = "minilm-l6"
@@ -145,14 +147,17 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     trained, scored_rows = LIMITS.get(task, (None, None))
     teacher = teacher_of(task, options.teachers, row.model)
     pretrained = options.models / row.model
+    resumed = (place / "run.json").is_file()
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
-        teacher=None if row.start == "teacher" else teacher, seed=seed, resume=(place / "run.json").is_file(),
+        teacher=None if row.start == "teacher" else teacher, seed=seed, resume=resumed,
         command=" ".join(["python", *sys.argv]), train_limit=row.rows or trained, validation_limit=scored_rows,
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
     spent = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
+    if resumed:  # what earlier processes took is only known of the steps, in ``seconds``
+        spent = {}
     machine = environment(seed=seed)
     found = figures(request, made, options.out / task / f"baseline-{row.model}.json")
     entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **found, **spent}

@@ -4,9 +4,9 @@
     python benchmarks/distill.py --data DIR --time [--threads 2]
 
 Students of the first part have three of the six layers of the pre-trained model and learn from the task's teacher; so
-"no teacher" is plain fine-tuning of the same start.  Every row sees the same examples.  The second form times the
-artifacts of the families on a quiet machine.  See benchmarks/comparison.py for how a row is run.  Writes
-results/distill.json and .md.
+"no teacher" is plain fine-tuning of the same start.  Two more rows start from layers of the teacher itself.  Every row
+sees the same examples.  The second form times the artifacts of the families on a quiet machine.  See
+benchmarks/comparison.py for how a row is run.  Writes results/distill.json and .md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comparison import Row, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
+from comparison import Row, Start, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
 
 from bertpress.study.claims import ATTENTION, COMBINING, GENERAL_FIRST, Claim, check
 
@@ -25,6 +25,7 @@ STEPS = 844  # of 32 examples
 Method = Mapping[str, Mapping[str, Any]]
 
 THREE: Method = {"student/transformer": {"layers": 3}}
+LOWEST: Method = {"student/transformer": {"layers": 3, "which": "top"}}
 SMALL: Method = {"student/transformer": {"layers": 3, "heads": 6, "ffn": 384, "hidden_size": 192, "start": "random"}}
 BILSTM: Method = {"student/bilstm": {}}
 FEW = 2000
@@ -42,10 +43,9 @@ def stage(
     return {"name": name, "use": [dict(method) for method in methods], "train": train, **fields}
 
 
-def row(*stages: dict[str, Any], rows: int | None = None, **fields: Any) -> Row:
-    """A line whose student starts from the pre-trained model; fields are the recipe's."""
-    recipe = {"name": "distill", "stages": list(stages), "export": [], **fields}
-    return Row(recipe, start="pretrained", rows=rows)
+def row(*stages: dict[str, Any], rows: int | None = None, start: Start = "pretrained", **fields: Any) -> Row:
+    """A line whose student starts from the pre-trained model or from its teacher; fields are the recipe's."""
+    return Row({"name": "distill", "stages": list(stages), "export": [], **fields}, start=start, rows=rows)
 
 
 def one(*terms: Method) -> Row:
@@ -85,6 +85,10 @@ TARGETS: dict[str, Row] = {
     "unlabelled text first": row(
         stage("general", THREE, HIDDEN, VALUES, data="unlabelled", teacher="pretrained", task_loss=False),
         stage("distil", SCORES, HIDDEN, VALUES),
+    ),
+    "the teacher's first layers, no teacher": row(stage("train", LOWEST), start="teacher"),
+    "the teacher's first layers, logits and hidden states": row(
+        stage("distil", LOWEST, SCORES, HIDDEN), start="teacher"
     ),
 }
 FAMILIES: dict[str, Row] = {

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Strategy = Literal["top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform"]
+Strategy = Literal["top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "groups"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def kept_layers(strategy: Strategy, depth: int, drop: int) -> list[int]:
     """Layers that stay when ``drop`` of ``depth`` go.
 
-    Source: Sajjad et al. 2020, arXiv:2004.03844, section 3; ``uniform`` is DistilBERT's choice (arXiv:1910.01108).
-    Departs from it: nowhere.
+    Source: Sajjad et al. 2020, arXiv:2004.03844, section 3; ``uniform`` is DistilBERT's choice (arXiv:1910.01108),
+    ``groups`` the map of TinyBERT (arXiv:1909.10351, section 4.1) read backwards.  Departs from them: TinyBERT's
+    students start elsewhere.
 
     Args:
         strategy: ``top`` drops the last ones; ``bottom`` the first; ``alternate_odd`` / ``alternate_even`` every
             other one from the top (odd and even as the paper counts, from 1); ``symmetric`` the middle ones;
-            ``uniform`` keeps both ends and evenly spaced ones between.
+            ``uniform`` keeps both ends and evenly spaced ones between; ``groups`` the last of each of as many
+            groups, which are equal where they can be: a student starts from the layers that it will learn from.
         depth: number of layers there are.
         drop: number of layers that go.
 
@@ -36,6 +38,8 @@ def kept_layers(strategy: Strategy, depth: int, drop: int) -> list[int]:
         return everything[: (keep + 1) // 2] + everything[depth - keep // 2 :]
     if strategy == "uniform":
         return [0] if keep == 1 else [(2 * i * (depth - 1) + keep - 1) // (2 * (keep - 1)) for i in range(keep)]
+    if strategy == "groups":
+        return [(i + 1) * depth // keep - 1 for i in range(keep)]
     parity = 1 if strategy == "alternate_odd" else 0
     candidates = [layer for layer in reversed(everything) if (layer + 1) % 2 == parity]
     if drop > len(candidates):

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bertpress.encoder.depth import kept_layers
+from bertpress.encoder.depth import Strategy, kept_layers
 from bertpress.encoder.surgery import keep_layers
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
@@ -71,9 +71,7 @@ class Layers(Method):
     drop: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         0.5, description="How many layers go: a number, or a share of the depth; null: by the threshold."
     )
-    strategy: Literal[
-        "top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "contribution", "greedy"
-    ] = Field("top", description="Which layers go.")
+    strategy: Literal[Strategy, "contribution", "greedy"] = Field("top", description="Which layers go.")
     threshold: float = Field(
         0.95,
         gt=0,

@@ -2,7 +2,9 @@
 
 Source: the initialisation from teacher layers is that of DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 3)
 and of "Well-read students" (Turc et al. 2019, arXiv:1908.08962); widths are cut by the importances of Michel et al.
-2019 (arXiv:1905.10650, equation 2).  Departs from them: depth and width shrink in one step.
+2019 (arXiv:1905.10650, equation 2).  Departs from them: depth and width shrink in one step; the layers are by default
+those that distillation with ``layer_map: uniform`` has the student learn (``groups``), where DistilBERT's evenly
+spaced ones (``uniform``) begin with the first, so that each layer starts from one and learns another.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Transformer(Method):
     ffn: Size | None = Field(None, description="Neurons in each feed-forward network: a number, a share, or null.")
     hidden_size: Size | None = Field(None, description="Hidden dimensions: a number, a share, or null for all.")
     start: Literal["teacher", "random"] = Field("teacher", description="Where the weights come from.")
-    which: Strategy = Field("uniform", description="Which of the teacher's layers the student starts from.")
+    which: Strategy = Field("groups", description="Which of the teacher's layers the student starts from.")
     multiple_of: int = Field(32, ge=1, le=1024, description="Shares of widths are rounded to what the hardware likes.")
     examples: int = Field(256, ge=1, le=100_000, description="Training examples that the importance is measured on.")
 

@@ -139,7 +139,7 @@ class WeightSqueezing(Method):
     hidden_size: Size | None = Field(0.5, description="Hidden dimensions: a number, a share, or null for all.")
     heads: Size | None = Field(0.5, description="Heads in each layer: a number, a share, or null for all.")
     ffn: Size | None = Field(0.5, description="Neurons in each feed-forward network: a number, a share, or null.")
-    which: Strategy = Field("uniform", description="Which of the teacher's layers are squeezed.")
+    which: Strategy = Field("groups", description="Which of the teacher's layers are squeezed.")
     multiple_of: int = Field(32, ge=1, le=1024, description="Shares of widths are rounded to what the hardware likes.")
     gated: bool = Field(False, description="Mix in weights of the student's own, by gates that are learnt too.")
     shared: bool = Field(

@@ -30,13 +30,16 @@ TASK = resolve("sst2")
         ("symmetric", 6, [0, 1, 2, 9, 10, 11]),
         ("uniform", 6, [0, 2, 4, 7, 9, 11]),
         ("uniform", 11, [0]),
+        ("groups", 6, [1, 3, 5, 7, 9, 11]),
+        ("groups", 4, [0, 2, 3, 5, 6, 8, 9, 11]),
+        ("groups", 11, [11]),
     ],
 )
 def test_index_sets_of_twelve_layers(strategy, drop, kept):
     assert kept_layers(strategy, 12, drop) == kept
 
 
-@pytest.mark.parametrize("strategy", ["top", "bottom", "symmetric", "uniform", "alternate_odd"])
+@pytest.mark.parametrize("strategy", ["top", "bottom", "symmetric", "uniform", "groups", "alternate_odd"])
 def test_dropping_none_keeps_all_and_all_is_refused(strategy):
     assert kept_layers(strategy, 5, 0) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"drop=5 must be in \[0, 4\]"):

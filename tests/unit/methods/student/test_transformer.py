@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from bertpress.encoder.blueprint import HeadSpec, uniform
+from bertpress.encoder.depth import kept_layers
 from bertpress.encoder.model import build_model
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
+from bertpress.methods.layer_maps import mapped
 from bertpress.methods.student.transformer import Transformer, count_of, hidden_magnitude
 from bertpress.tasks import resolve
 
@@ -26,10 +28,11 @@ def teacher():
     )
 
 
-def test_half_the_layers_are_bit_equal_to_the_teachers():
+@pytest.mark.parametrize(("which", "sources"), [("groups", (1, 3)), ("uniform", (0, 3)), ("top", (0, 1))])
+def test_half_the_layers_are_bit_equal_to_the_teachers(which, sources):
     model = teacher()
-    student = Transformer(layers=2).attach(model, CTX)
-    for mine, source in zip(student.encoder.layers, (0, 3), strict=True):
+    student = Transformer(layers=2, which=which).attach(model, CTX)
+    for mine, source in zip(student.encoder.layers, sources, strict=True):
         theirs = dict(model.encoder.layers[source].named_parameters())
         assert all(torch.equal(weight, theirs[name]) for name, weight in mine.named_parameters())
     assert torch.equal(student.encoder.embeddings.word.weight, model.encoder.embeddings.word.weight)
@@ -44,6 +47,13 @@ def test_requested_shape(start):
     assert (len(shape.layers), shape.hidden_size, shape.layers[0].ffn) == (2, 16, (32,))
     assert len(shape.layers[1].attention.heads) == 2
     assert sum(w.numel() for _, w in student.unique_weights()) == shape.total_parameters
+
+
+def test_a_student_starts_from_the_layers_that_it_will_learn():
+    """The default start and the default map of layers name the same ones, wherever the depths divide."""
+    for depth, keep in ((6, 3), (12, 6), (12, 4), (12, 3), (24, 6)):
+        starts = kept_layers(Transformer().which, depth, depth - keep)
+        assert [(mine, start + 1) for mine, start in enumerate(starts, start=1)] == mapped("uniform", keep, depth)
 
 
 def test_all_of_the_teacher_reproduces_it():
