@@ -155,9 +155,9 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
-    spent = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
-    if resumed:  # what earlier processes took is only known of the steps, in ``seconds``
-        spent = {}
+    # what the processes before a resumed one took is only known of the steps, in ``seconds``
+    whole = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
+    spent = {} if resumed else whole
     machine = environment(seed=seed)
     found = figures(request, made, options.out / task / f"baseline-{row.model}.json")
     entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **found, **spent}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 Strategy = Literal["top", "bottom", "alternate_odd", "alternate_even", "symmetric", "uniform", "groups"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def kept_layers(strategy: Strategy, depth: int, drop: int) -> list[int]:
     """Layers that stay when ``drop`` of ``depth`` go.
 
     Source: Sajjad et al. 2020, arXiv:2004.03844, section 3; ``uniform`` is DistilBERT's choice (arXiv:1910.01108),
-    ``groups`` the map of TinyBERT (arXiv:1909.10351, section 4.1) read backwards.  Departs from them: TinyBERT's
-    students start elsewhere.
+    ``groups`` the map of TinyBERT (arXiv:1909.10351, section 4.1), fractions down.  Departs from them: TinyBERT's
+    map says what a student learns, not where it starts.
 
     Args:
         strategy: ``top`` drops the last ones; ``bottom`` the first; ``alternate_odd`` / ``alternate_even`` every
             other one from the top (odd and even as the paper counts, from 1); ``symmetric`` the middle ones;
             ``uniform`` keeps both ends and evenly spaced ones between; ``groups`` the last of each of as many
-            groups, which are equal where they can be: a student starts from the layers that it will learn from.
+            groups, which are equal where they can be: then a student starts from the layers that it will learn.
         depth: number of layers there are.
         drop: number of layers that go.
 

@@ -3,8 +3,8 @@
 Source: the initialisation from teacher layers is that of DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 3)
 and of "Well-read students" (Turc et al. 2019, arXiv:1908.08962); widths are cut by the importances of Michel et al.
 2019 (arXiv:1905.10650, equation 2).  Departs from them: depth and width shrink in one step; the layers are by default
-those that distillation with ``layer_map: uniform`` has the student learn (``groups``), where DistilBERT's evenly
-spaced ones (``uniform``) begin with the first, so that each layer starts from one and learns another.
+those that distillation with ``layer_map: uniform`` has the student learn, if the depths divide (``groups``), where
+DistilBERT's evenly spaced ones (``uniform``) begin with the first: most layers start from one and learn another.
 """
 
 from __future__ import annotations
