@@ -54,6 +54,7 @@ class Row:
         tasks: where the row is run; None: everywhere.
         rows: of the training split at most; None: as the task has it.
         model: the teacher's, as benchmarks/teachers.py names it.
+        begins: as another row, whose stages are taken over as far as both are the same.
     """
 
     recipe: str | Mapping[str, Any]
@@ -62,6 +63,7 @@ class Row:
     tasks: tuple[str, ...] | None = None
     rows: int | None = None
     model: str = "minilm-l6"
+    begins: str | None = None
 
 
 def arguments(doc: str | None, known: Sequence[str], name: str) -> argparse.ArgumentParser:
@@ -140,29 +142,32 @@ def compare(rows: Mapping[str, Row], options: argparse.Namespace, write: Callabl
 def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One row on one task, or what is known of it."""
     place = place_of(options, name, task, seed)
-    known = place / "entry.json"
-    if known.is_file():
-        return json.loads(known.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    told = place / "entry.json"
+    if told.is_file():
+        return json.loads(told.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     recipe = recipe_of(row)
     trained, scored_rows = LIMITS.get(task, (None, None))
     teacher = teacher_of(task, options.teachers, row.model)
     pretrained = options.models / row.model
     resumed = (place / "run.json").is_file()
+    alike = None if row.begins is None else place_of(options, row.begins, task, seed)
+    known = alike if alike is not None and (alike / "stages").is_dir() else None
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
         teacher=None if row.start == "teacher" else teacher, seed=seed, resume=resumed,
         command=" ".join(["python", *sys.argv]), train_limit=row.rows or trained, validation_limit=scored_rows,
+        known=known,
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
-    # what the processes before a resumed one took is only known of the steps, in ``seconds``
+    # what other processes took, of a resumed run or of stages taken over, is only known of the steps, in ``seconds``
     whole = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
-    spent = {} if resumed else whole
+    spent = {} if resumed or known is not None else whole
     machine = environment(seed=seed)
     found = figures(request, made, options.out / task / f"baseline-{row.model}.json")
     entry = {"name": name, "task": task, "seed": seed, "recipe": recipe.to_dict(), **found, **spent}
     entry |= {"load_average": machine["load_average"], "command": request.command}
-    known.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+    told.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
     return entry
 
 

@@ -11,6 +11,7 @@ alike, on real sentences at batch 1.  Writes results/prune.json and .md.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,10 @@ ROWS: dict[str, Row] = {
     "tickets, good": Row("all-tickets", start="pretrained"),
     "tickets, random": Row("all-tickets", {"stages.0.use.0.which": "random"}, "pretrained"),
     "tickets, bad": Row("all-tickets", {"stages.0.use.0.which": "bad"}, "pretrained"),
-    "DynaBERT, 0.25 x 0.5": Row("dynabert"),
-    "DynaBERT, 0.5 x 0.75": Row("dynabert", {"stages.3.use.0.width": 0.5, "stages.3.use.0.depth": 0.75}),
+    "DynaBERT, 0.25 x 0.5": Row("dynabert", begins="DynaBERT, 0.5 x 0.75"),
+    "DynaBERT, 0.5 x 0.75": Row(
+        "dynabert", {"stages.3.use.0.width": 0.5, "stages.3.use.0.depth": 0.75}, begins="DynaBERT, 0.25 x 0.5"
+    ),
     "composition, 60 % of the latency": Row("composition"),
     "composition, 40 % of the latency": Row("composition", {"stages.0.use.0.latency": 0.4}),
     "Fisher, 60 % of the latency": Row(fisher(0.6)),
@@ -179,6 +182,7 @@ def with_density(entry: dict[str, Any], options: argparse.Namespace) -> dict[str
         weights = [weight for name, weight in made.model.unique_weights() if weight.ndim > 1 and ".layers." in name]
         kept = sum(int(weight.count_nonzero()) for weight in weights)
         entry["density"] = kept / max(1, sum(weight.numel() for weight in weights))
+        (place / "entry.json").write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")  # once
     return entry | timing_of(entry, options)
 
 

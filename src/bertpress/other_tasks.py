@@ -21,7 +21,7 @@ from bertpress.encoder.tokenizers import same_ids
 from bertpress.errors import DataError, RecipeError
 from bertpress.methods.base import Context
 from bertpress.recipe import Stage
-from bertpress.supervision import check_teacher, read_by_both
+from bertpress.supervision import answering, read_by_both
 from bertpress.tasks import Encoded, Rows, Task
 from bertpress.training import Lesson, Objective, Pass, Teacher, under_head
 from bertpress.training.objectives import Penalty
@@ -83,10 +83,10 @@ def load_others(request: Request, own: Task, tokenizer: Any) -> dict[Asked, Othe
         rows = tasks.load(task, "train", _folder(request.data, task, place), request.train_limit)
         task = tasks.with_labels(task, rows, find(each.teacher).config.get("id2label"))
         loaded = load_pretrained(each.teacher, task.head())
-        check_teacher(loaded, task, place)
+        teacher = answering(loaded, task, place)
         if not same_ids(tokenizer_of(loaded), tokenizer):
             raise RecipeError(f"{place}: its vocabulary differs from the one of {request.model}")
-        found[each] = Other(task, rows, loaded.model)
+        found[each] = Other(task, rows, teacher)
     return found
 
 

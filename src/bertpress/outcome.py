@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bertpress import tasks
+from bertpress import artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.artifact.exits import described
 from bertpress.artifact.manifest import WEIGHTS
@@ -17,6 +17,7 @@ from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
 from bertpress.engines import Engine, load_engine
+from bertpress.encoder.sources import find
 from bertpress.engines.staged import Staged
 from bertpress.export.parity import parity
 from bertpress.measure.bench import Candidate, interleave
@@ -148,6 +149,23 @@ def _latency(times: dict[str, Any]) -> float:
     return float(times["latency_ms"]["median"]) if "latency_ms" in times else math.inf
 
 
+def by_width_and_depth(
+    request: Request, folder: RunFolder, data: Data, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The sub-networks of the last stage that has left some, as :func:`subnetworks` gives them; none without it."""
+    places = sorted(folder.path.glob("stages/*/model")) + sorted(folder.path.glob("stages/*/*/model"))
+    elastic = [place for place in places if (find(place).config.get("blueprint") or {}).get("elastic")]
+    if not elastic:
+        return []
+
+    def scored() -> dict[str, Any]:
+        made, more = artifact.load(elastic[-1]), {"threads": request.threads, "seed": request.seed}
+        return {"subnetworks": subnetworks(made, data.validation, metric=request.metric, say=say, **more)}
+
+    found: list[dict[str, Any]] = folder.once("measured/subnetworks.json", scored)["subnetworks"]
+    return found
+
+
 def subnetworks(
     made: Artifact,
     data: Rows | Path | None = None,
@@ -156,6 +174,7 @@ def subnetworks(
     threads: int | None = None,
     seed: int = 0,
     metric: tasks.UserMetric | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Size, arithmetic and score of every sub-network of an artifact, each written to disk and scored from there.
 
@@ -166,6 +185,7 @@ def subnetworks(
         threads: of PyTorch; all cores when None.
         seed: of the bootstrap.
         metric: the user's own.
+        say: shows one line of progress.
 
     Returns:
         ``width``, ``depth``, ``parameters``, ``macs``, ``weight_bytes``, ``metric`` and more, by size.
@@ -176,7 +196,8 @@ def subnetworks(
     elastic = made.blueprint.elastic
     choices = [(w, d) for w in elastic.widths for d in elastic.depths] if elastic is not None else [(1.0, 1.0)]
     whole, found = size(made.path).weight_bytes, []
-    for width, depth in choices:
+    for number, (width, depth) in enumerate(choices, start=1):
+        say(f"scoring sub-network {number} of {len(choices)}: width {width:g}, depth {depth:g}")
         with TemporaryDirectory() as folder:
             alone = made.subnetwork(Path(folder) / "alone", width=width, depth=depth)
             score = next(iter(alone.evaluate(data, threads=threads, seed=seed, metric=metric).values()))

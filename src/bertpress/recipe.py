@@ -164,6 +164,7 @@ class Recipe(BaseModel):
             RecipeError: naming the stage and the method.
         """
         traits: dict[Trait, str] = {}
+        rounded: str | None = None
         for stage in self.stages:
             if stage.start == "pretrained":
                 traits.clear()
@@ -180,6 +181,12 @@ class Recipe(BaseModel):
                     raise RecipeError(f"{place}: needs a stage that trains; give the stage a train section")
                 for trait in method.conflicts & set(traits):
                     raise RecipeError(f"{place}: cannot follow {traits[trait]}, which leaves {trait.value}")
+            self._check_augmented(stage)
+            self._check_together(stage)
+            self._check_grids(stage, rounded)
+            if stage.train is not None or stage.start == "pretrained":
+                rounded = None
+            rounded = next((name for name, method in stage.methods if method.quantizes), rounded)
             for name, method in stage.methods:
                 traits |= dict.fromkeys(method.provides, name)
         for stage, cause in self.apart():
@@ -198,15 +205,15 @@ class Recipe(BaseModel):
         """Refuse methods that cannot learn from what the stage trains on."""
         unlabelled, place = stage.data == "unlabelled", f"{self.name} stage {stage.name}"
         alone = [name for name, method in stage.methods if method.unsupervised]
-        told = [name for name, method in stage.methods if method.supervises]
+        told = [name for name, method in stage.methods if method.learns_task()]
         if alone and told:
             raise RecipeError(f"{place}: {alone[0]} learns apart from {told[0]}; give each a stage of its own")
         for name, method in stage.methods:
             if Need.UNLABELLED in method.requires and not unlabelled:
                 raise RecipeError(f"{place}, {name}: needs a stage with data: unlabelled")
-            if method.supervises and unlabelled and not method.guessers():
+            if method.learns_task() and unlabelled and not method.guessers():
                 raise RecipeError(f"{place}, {name}: learns the task, which data=unlabelled does not tell")
-            if method.supervises and not unlabelled and stage.teacher == "pretrained":
+            if method.supervises and method.learns_task() and not unlabelled and stage.teacher == "pretrained":
                 wanted = "say original, previous or the folder of a model"
                 raise RecipeError(f"{place}, {name}: teacher=pretrained answers no task; {wanted}")
         if not unlabelled:
@@ -215,6 +222,36 @@ class Recipe(BaseModel):
             raise RecipeError(f"{place}: data=unlabelled needs a train section, with select: last")
         if not any(type(method).objectives is not Method.objectives for _, method in stage.methods):
             raise RecipeError(f"{place}: data=unlabelled has nothing to learn; use distill/mlm or follow a teacher")
+
+    def _check_augmented(self, stage: Stage) -> None:
+        """Refuse to add rows that only a teacher can label where nothing follows one."""
+        if any(method.follows_teacher() for _, method in stage.methods):
+            return
+        for name, method in stage.methods:
+            if type(method).training_rows is not Method.training_rows:
+                wanted = "add a method that follows the teacher, such as distill/logits"
+                raise RecipeError(f"{self.name} stage {stage.name}, {name}: nobody labels what it adds; {wanted}")
+
+    def _check_together(self, stage: Stage) -> None:
+        """Refuse methods of a stage that disturb each other, whatever the model."""
+        place = f"{self.name} stage {stage.name}"
+        for i, (name, method) in enumerate(stage.methods):
+            for j, (other, beside) in enumerate(stage.methods):
+                if method.reshapes and i != j and Need.TOKENS in beside.requires:
+                    why = f"{name} runs fewer layers or heads at some steps; leave one of them out"
+                    raise RecipeError(f"{place}, {other}: compares layers, and {why}")
+                late = method.cuts() and type(method).finish is not Method.finish
+                if late and beside.quantizes and (j < i or type(beside).attach is not Method.attach):
+                    raise RecipeError(f"{place}, {name}: cuts weights that {other} quantizes; give that a later stage")
+
+    def _check_grids(self, stage: Stage, rounded: str | None) -> None:
+        """Refuse to take weights off the grids that an earlier stage has put them on, where none trains them anew."""
+        if rounded is None or stage.train is not None or stage.start == "pretrained":
+            return
+        for name, method in stage.methods:
+            if method.cuts() or method.moves:
+                why = f"takes weights off the grids of {rounded}; let that follow"
+                raise RecipeError(f"{self.name} stage {stage.name}, {name}: {why}")
 
     def _check_tasks(self, stage: Stage) -> None:
         """Refuse other tasks that the stage cannot learn."""

@@ -17,7 +17,7 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.measure.environment import environment
 from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
 from bertpress.other_tasks import load_others
-from bertpress.outcome import measure
+from bertpress.outcome import by_width_and_depth, measure
 from bertpress.recipe import Recipe
 from bertpress.repeated import take_over
 from bertpress.report import run_page
@@ -118,6 +118,8 @@ def _told(request: Request, made: Pressed, say: Say) -> dict[str, Any]:
         **measure(request, made.folder, made.data, made.baseline, made.artifact, say),
         "stages": made.stages,
     }
+    if found := by_width_and_depth(request, made.folder, made.data, say):
+        results["subnetworks"] = found
     if (note := hardware_note(request.recipe)) is not None:
         results["note"] = note
     made.artifact.record({key: results[key] for key in ("baseline", "artifact", "environment")})

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from bertpress.encoder.imports import Loaded, load_pretrained, tokenizer_beside
 from bertpress.encoder.model import BertpressPreTrainedModel
+from bertpress.encoder.surgery import order_labels
 from bertpress.encoder.tokenizers import cuts_alike, same_ids
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
@@ -50,18 +51,28 @@ def teacher_of(stage: Stage, task: Task, of_the_run: Mapping[str, Reading], mask
         return Reading(clone(known.model), reads) if stage.teacher == "previous" and known.model else known
     loaded = load_pretrained(stage.teacher, task.head())
     if stage.data == "task":
-        check_teacher(loaded, task, f"stage {stage.name}, teacher {stage.teacher}")
+        return Reading(answering(loaded, task, f"stage {stage.name}, teacher {stage.teacher}"), reads)
     return Reading(loaded.model, reads)
 
 
-def check_teacher(loaded: Loaded, task: Task, place: str) -> None:
-    """Refuse a model that cannot teach the task.
+def answering(loaded: Loaded, task: Task, place: str) -> BertpressPreTrainedModel:
+    """A model that teaches the task, its labels in the order of the task's; numbers and ``LABEL_0`` name no label.
 
     Raises:
-        RecipeError: it has no trained head for it.
+        RecipeError: it has no trained head for the task, or one for other labels.
     """
     if not loaded.fine_tuned:
         raise RecipeError(f"{place}: has no trained head for the task {task.name}")
+    if loaded.id2label is None or not task.labels or all(name.isdigit() for name in task.labels):
+        return loaded.model
+    theirs = [loaded.id2label[i].casefold() for i in sorted(loaded.id2label)]
+    ours = [name.casefold() for name in task.labels]
+    if theirs == ours or all(name.isdigit() for name in theirs):
+        return loaded.model
+    if sorted(theirs) != sorted(ours):
+        told = ", ".join(loaded.id2label[i] for i in sorted(loaded.id2label))
+        raise RecipeError(f"{place}: its labels {told} must be the task's {', '.join(task.labels)}, in any order")
+    return order_labels(loaded.model, [theirs.index(name) for name in ours])
 
 
 def guessing_teacher(stage: Stage, masked_lm: MaskedLM) -> BertpressPreTrainedModel:
@@ -108,7 +119,7 @@ def comparable(tokenizer: Any, other: Any, task: Task) -> bool:
 
 
 def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place: str) -> None:
-    """Have each example carry what its teacher reads, where that has other ids than the student.
+    """Have each example carry what its teacher reads, where that has other ids than the student, and see that it can.
 
     Args:
         data: examples as the student reads them.
@@ -117,14 +128,25 @@ def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place:
         place: how messages begin.
 
     Raises:
-        RecipeError: a term compares tokens, and theirs are not the same pieces.
+        RecipeError: a term compares tokens, and theirs are not the same pieces; or the teacher takes fewer of them.
     """
     terms, other = [term for term in terms if term.needs_teacher], ctx.teacher_tokenizer
-    if not terms or other is None or same_ids(ctx.tokenizer, other):
+    if not terms or other is None or ctx.teacher is None:
         return
+    read = data
+    if not same_ids(ctx.tokenizer, other):
+        read = data.teacher = _read_apart(data, terms, ctx, place)
+    most, longest = ctx.teacher.blueprint.longest_input, max(read.lengths)
+    if most is not None and longest > most:
+        raise RecipeError(f"{place}: its teacher takes {most} tokens, and a text has {longest}; say max_length={most}")
+
+
+def _read_apart(data: Encoded, terms: Iterable[Objective], ctx: Context, place: str) -> Encoded:
+    """The examples as a teacher with ids of its own reads them."""
+    other = ctx.teacher_tokenizer
     teacher = encode(data.task, data.rows, other, training=True)
     alike = comparable(ctx.tokenizer, other, data.task) and teacher.lengths == data.lengths
     for term in terms:
         if not alike and (term.captures or data.task.head().kind not in WHOLE_TEXTS):
             raise RecipeError(f"{place}: {term.name} compares tokens with a teacher that reads others; leave it out")
-    data.teacher = teacher
+    return teacher

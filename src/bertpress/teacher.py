@@ -13,7 +13,7 @@ from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.errors import ModelError
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, encoded_splits, fit
-from bertpress.supervision import check_teacher
+from bertpress.supervision import answering
 from bertpress.tasks import Task
 from bertpress.training import distributed
 
@@ -56,8 +56,7 @@ def make_teacher(request: Request, folder: RunFolder, data: Data, source: Loaded
         return artifact.load(place)
     if request.teacher is not None:
         loaded = trained_model(request.teacher, data.task)
-        check_teacher(loaded, data.task, f"--teacher {request.teacher}")
-        model: BertpressPreTrainedModel = loaded.model
+        model: BertpressPreTrainedModel = answering(loaded, data.task, f"--teacher {request.teacher}")
         tokenizer = tokenizer_of(loaded)
     else:
         model = source.model

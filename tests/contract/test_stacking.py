@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import pytest
+import torch
 from torch import nn
 
 from bertpress import artifact
@@ -62,6 +63,60 @@ def test_a_mask_a_teacher_and_a_quantizer_in_one_stage(name, bench, tmp_path):
         assert after.any()
         assert weight in model.storage
     assert bench.teacher.blueprint.activation_bits is None
+
+
+PRUNED = [
+    ("prune/magnitude", {"keep": KEEP}),
+    ("prune/movement", {"keep": KEEP, "start": "magnitude"}),
+    ("prune/rpp", {"keep": KEEP}),
+    ("prune/obert", {"keep": KEEP, "examples": 8}),
+]
+
+
+@pytest.mark.parametrize("first", ["prune", "quantize"])
+@pytest.mark.parametrize(("name", "options"), PRUNED)
+def test_pruning_and_integers_are_learnt_in_one_stage(name, options, first, bench, tmp_path):
+    pruning, quantizer = (name, find(name)(**options)), ("quantize/qat", find("quantize/qat")(examples=8))
+    use = [pruning, quantizer] if first == "prune" else [quantizer, pruning]
+    folder = RunFolder.open(tmp_path / "run", {}, resume=False)
+    shared = Run(folder, bench.data, bench.tokenizer, 0, lambda line: None, bench.teacher)
+    use.append(("distill/logits", find("distill/logits")()))
+    model, _ = run_stage(shared, Stage(name="all", methods=tuple(use), train=TRAIN), 1, bench.teacher, bench.teacher)
+    read = artifact.load(folder / "stages/01-all/model").model
+    kept = total = 0
+    for weight in pruning[1].weights(model):
+        assert torch.equal(read.get_parameter(weight), model.get_parameter(weight))
+        kept, total = (
+            kept + int(model.get_parameter(weight).count_nonzero()),
+            total + model.get_parameter(weight).numel(),
+        )
+        assert "uniform" in [codec.kind for codec in model.storage[weight].codecs], weight
+    assert 0.9 * KEEP * total < kept <= round(KEEP * total)  # small weights may round to zero besides
+    assert read.blueprint.activation_bits == 8
+
+
+CUT = ["blocks", "snip", "schubert", "cofi", "layerdrop", "block_movement"]
+
+
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("first", ["prune", "quantize"])
+def test_what_is_cut_at_the_end_of_a_stage_is_not_quantized_in_it(name, first):
+    use = [f"prune/{name}", "quantize/qat"][:: 1 if first == "prune" else -1]
+    recipe = Recipe.parse({"name": "test", "stages": [{"name": "all", "use": use, "train": {}}]})
+    words = rf"^test stage all, prune/{name}: cuts weights that quantize/qat quantizes; give that a later stage"
+    with pytest.raises(RecipeError, match=words):
+        recipe.check()
+
+
+@pytest.mark.parametrize("quantizer", ["gobo", "uniform", "adaptivfloat"])
+@pytest.mark.parametrize("method", ["prune/heads", "prune/neurons", "prune/layers", "prune/obert", "prune/fisher"])
+def test_weights_do_not_leave_their_grids_without_training(quantizer, method):
+    stages = [{"name": "few", "use": [f"quantize/{quantizer}"]}, {"name": "cut", "use": [method]}]
+    words = f"^test stage cut, {method}: takes weights off the grids of quantize/{quantizer}; let that follow$"
+    with pytest.raises(RecipeError, match=words):
+        Recipe.parse({"name": "test", "stages": stages}).check()
+    stages.insert(1, {"name": "train", "train": {}})
+    Recipe.parse({"name": "test", "stages": stages}).check()
 
 
 def sparse_then(name, options, train, bench, folder):

@@ -165,3 +165,19 @@ def test_the_shipped_yaml_is_what_is_written_out(tmp_path):
 def test_a_stage_that_only_trains_is_overridden_by_its_name():
     raw = {"name": "test", "stages": [{"name": "cut", "use": ["prune/heads"]}, {"name": "tune", "train": {}}]}
     assert Recipe.parse(raw, overrides=["stages.tune.train.epochs=2"]).stages[1].train.epochs == 2
+
+
+@pytest.mark.parametrize("first", ["layerdrop", "theseus", "dynabert", "composition"])
+@pytest.mark.parametrize("second", ["hidden", "emd", "minilm", "attention"])
+def test_layers_that_come_and_go_are_not_compared(first, second):
+    use = [f"prune/{first}", f"distill/{second}"]
+    words = rf"^r stage all, distill/{second}: compares layers, and prune/{first} runs fewer layers or heads at some"
+    with pytest.raises(RecipeError, match=words):
+        Recipe.parse({"name": "r", "stages": [{"name": "all", "use": use, "train": {}}]}).check()
+
+
+def test_rows_that_nobody_labels_are_not_added():
+    stage = {"name": "all", "use": ["student/transformer", "distill/augment"], "train": {}}
+    with pytest.raises(RecipeError, match="^r stage all, distill/augment: nobody labels what it adds; add a method"):
+        Recipe.parse({"name": "r", "stages": [stage]}).check()
+    Recipe.parse({"name": "r", "stages": [{**stage, "use": [*stage["use"], "distill/logits"]}]}).check()

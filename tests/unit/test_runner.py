@@ -17,3 +17,25 @@ def test_the_commit_that_came_from_the_hub_is_in_the_manifest(tiny_model, tiny_d
     made = runner.press(runner.Request(tiny_model, recipe, task, tmp_path / "run", tiny_data()))
     assert made.artifact.manifest.parent.revision == "0123abc"
     assert made.artifact.manifest.parent.sha256 == made.baseline.manifest.files["model.safetensors"].sha256
+
+
+def test_sub_networks_of_a_stage_are_in_the_report_though_one_is_cut_out_at_last(tiny_model, tiny_data, tmp_path):
+    widths = {"widths": [0.5, 1.0], "depths": [1.0]}
+    stages = [
+        {"name": "widths", "use": [{"prune/dynabert": widths}], "train": SHORT},
+        {"name": "choice", "use": [{"prune/dynabert": {**widths, "width": 0.5, "depth": 1.0}}]},
+    ]
+    recipe = Recipe.parse({"name": "mine", "export": [], "fine_tune": SHORT, "stages": stages})
+    task = tasks.resolve("text-classification", text_columns=("text",), label_column="label")
+    said: list[str] = []
+    request = runner.Request(tiny_model, recipe, task, tmp_path / "run", tiny_data(), threads=1)
+    results = runner.run(request, said.append)
+    small, large = results["subnetworks"]
+    assert [(each["width"], each["depth"]) for each in (small, large)] == [(0.5, 1.0), (1.0, 1.0)]
+    assert small["weight_bytes"] < large["weight_bytes"]
+    assert small["metric"]["value"] == results["artifact"]["metric"]["value"]
+    assert small["parameters"] == results["artifact"]["parameters"]
+    assert "scoring sub-network 2 of 2: width 1, depth 1" in said
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert 'id="sub-networks"' in page
+    assert "0.5 × 1" in page

@@ -8,10 +8,12 @@ from transformers import AutoTokenizer
 
 from bertpress import artifact, tasks
 from bertpress.encoder.imports import load_pretrained
-from bertpress.errors import RecipeError
+from bertpress.encoder.surgery import keep_heads, keep_neurons, keep_positions
+from bertpress.errors import ModelError, RecipeError
 from bertpress.methods.base import Method
 from bertpress.methods.distill.augment import Augment
 from bertpress.methods.distill.logits import Logits
+from bertpress.methods.registry import find
 from bertpress.recipe import Stage
 from bertpress.runfolder import RunFolder
 from bertpress.stages import Data, Run, run_stage
@@ -87,6 +89,52 @@ def test_a_model_that_is_not_fine_tuned_is_no_teacher(run, model, tiny_model):
         context_of(run, model(), model(), teacher=str(tiny_model))
 
 
+@pytest.fixture
+def taught(run, model, tmp_path):
+    """A function from names of labels to a folder whose model says the first of them of everything."""
+
+    def folder(*names):
+        teacher = model()
+        teacher.head.classifier.weight.data.zero_()
+        teacher.head.classifier.bias.data.copy_(torch.tensor([3.0, 0.0]))
+        task = run.data.task.replace(labels=names)
+        artifact.save(teacher, run.tokenizer, task, place := tmp_path / "-".join(names))
+        return str(place)
+
+    return folder
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_teachers_labels_are_told_apart_by_their_names(run, model, taught, turned):
+    first, second = run.data.task.labels
+    names = (second.upper(), first) if turned else (first, second.upper())
+    ctx = context_of(run, model(), model(), teacher=taught(*names))
+    said = ctx.teacher(input_ids=torch.tensor([[2, 3]])).logits[0]
+    assert said.tolist() == ([0.0, 3.0] if turned else [3.0, 0.0])
+
+
+def test_numbers_are_no_names_of_a_teachers_labels(run, model, taught):
+    ctx = context_of(run, model(), model(), teacher=taught("1", "0"))
+    assert ctx.teacher.head.classifier.bias.tolist() == [3.0, 0.0]
+
+
+def test_a_teacher_with_labels_of_its_own_is_refused(run, model, taught):
+    names = ", ".join(run.data.task.labels)
+    with pytest.raises(
+        RecipeError, match=rf"^stage only, teacher .*: its labels x, y must be the task's {names}, in any"
+    ):
+        context_of(run, model(), model(), teacher=taught("x", "y"))
+
+
+def test_a_teacher_that_takes_fewer_tokens_than_a_text_has_is_refused(run, model):
+    run.teacher = keep_positions(model(), 5)
+    stage = Stage(name="only", methods=(("distill/logits", Logits()),), train=TRAIN)
+    with pytest.raises(
+        RecipeError, match=r"^stage only: its teacher takes 5 tokens, and a text has \d+; say max_length=5"
+    ):
+        run_stage(run, stage, 1, model(), model())
+
+
 def test_zeros_of_the_stage_before_stay_zero(run, model):
     previous = model()
     weight = previous.get_parameter("encoder.layers.0.ffn.0.inner.weight").data
@@ -140,3 +188,39 @@ def test_a_stage_without_any_loss_is_refused(run, model):
     words = "^stage only: has no loss; "
     with pytest.raises(RecipeError, match=words):
         context_of(run, model(), model(), train=TRAIN, task_loss=False)
+
+
+def stage_of(*use):
+    return Stage(name="only", methods=tuple((name, find(name)(**fields)) for name, fields in use), train=TRAIN)
+
+
+@pytest.mark.parametrize("name", ["emd", "codir", "minilm", "minilmv2", "hidden", "probes"])
+def test_a_student_is_built_before_its_layers_are_compared(run, model, name):
+    stage = stage_of((f"distill/{name}", {}), ("student/transformer", {"layers": 1}))
+    words = rf"^stage only, student/transformer: changes layers that distill/{name} compares; put it before that$"
+    with pytest.raises(RecipeError, match=words):
+        run_stage(run, stage, 1, model(), model())
+
+
+@pytest.mark.parametrize("name", ["magnitude", "movement", "snip"])
+def test_what_is_under_a_transform_is_not_cut(run, model, name):
+    stage = stage_of((f"prune/{name}", {}), ("prune/heads", {"keep": 0.5, "examples": 8}))
+    with pytest.raises(ModelError, match=r"^stage only, prune/heads: encoder.* is under a transform .*; cut first$"):
+        run_stage(run, stage, 1, model(), model())
+
+
+@pytest.mark.parametrize("name", ["magnitude", "movement", "rpp", "obert", "lottery_ticket", "blocks"])
+def test_nothing_to_prune_is_said_in_a_line(run, model, name):
+    bare = model()
+    for layer in range(len(bare.blueprint.layers)):
+        bare = keep_neurons(keep_heads(bare, {layer: []}), {(layer, 0): []})
+    fields = {} if name == "blocks" else {"pooler": False}
+    words = f"^stage only, prune/{name}: the model has no matrix left that could be pruned$"
+    with pytest.raises(RecipeError, match=words):
+        run_stage(run, stage_of((f"prune/{name}", fields)), 1, bare, bare)
+
+
+def test_too_few_examples_for_a_sample_are_said_in_a_line(run, model):
+    stage = Stage(name="only", methods=(("prune/obert", find("prune/obert")(examples=8, batch=32)),))
+    with pytest.raises(RecipeError, match="^stage only, prune/obert: batch=32 must be at most the 8 examples that"):
+        run_stage(run, stage, 1, model(), model())

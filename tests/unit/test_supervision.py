@@ -16,6 +16,7 @@ from bertpress.supervision import masked_lm_of
 from bertpress.training import TrainSettings
 
 TRAIN = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32", checkpoint_seconds=3600)
+UNLABELLED = {"name": "general", "data": "unlabelled", "teacher": "pretrained", "train": {}}
 TEXTS = tasks.texts_of(("text",), tasks.Rows({"text": [f"the {w} was good ." for w in ("cat", "dog", "film")]}))
 
 
@@ -147,3 +148,24 @@ def test_a_run_reads_the_texts_that_it_is_told(tiny_model, tiny_data, tiny_rows,
         seen[name] = press(request).stages[0]["train"]["examples"]
     texts = {row["text"] for row in tiny_rows("text-classification", 48, 1)}
     assert seen == {"file": 2, "list": len(TEXTS), "data": len(texts)}
+
+
+@pytest.mark.parametrize("name", ["minilm", "minilmv2", "codir", "hidden"])
+@pytest.mark.parametrize("more", [{}, {"distill/mlm": {}}])
+def test_layers_of_the_pretrained_model_are_learnt_on_text_alone(setting, name, more):
+    run, model = setting()
+    use = {"student/transformer": {"layers": 1}, f"distill/{name}": {}, **more}
+    Recipe.parse({"name": "r", "stages": [{**UNLABELLED, "use": [{key: value} for key, value in use.items()]}]}).check()
+    after, report = run_stage(run, stage(use, teacher="pretrained"), 1, model, model)
+    terms = report["train"]["log"][0]["terms"]
+    assert "task" not in terms
+    assert ("mlm" in terms) == bool(more)
+    assert len(terms) > len(more)
+    assert len(after.blueprint.layers) == 1
+
+
+@pytest.mark.parametrize("name", ["minilm", "minilmv2"])
+def test_with_the_tasks_loss_text_alone_is_not_enough(name):
+    use = [{f"distill/{name}": {"task": 1.0}}]
+    with pytest.raises(RecipeError, match=f"^r stage general, distill/{name}: learns the task, which data=unlabelled"):
+        Recipe.parse({"name": "r", "stages": [{**UNLABELLED, "use": use}]}).check()

@@ -234,6 +234,12 @@ class Blueprint(Spec):
         return self.embeddings.segments > 1 or siamese or self.separate > 0
 
     @property
+    def longest_input(self) -> int | None:
+        """Tokens that the position table allows; None without one."""
+        table = self.embeddings
+        return max(1, table.positions - table.first_position) if table.positions else None
+
+    @property
     def separate(self) -> int:
         """Layers, from below, in which the two segments do not see each other."""
         return next((i for i, layer in enumerate(self.layers) if not layer.separate), len(self.layers))

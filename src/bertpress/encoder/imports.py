@@ -19,7 +19,7 @@ from bertpress.encoder.head_choice import choose_head, is_bare, own_head
 from bertpress.encoder.heads import make_head
 from bertpress.encoder.model import SHELLS, BertpressConfig, BertpressModel, BertpressPreTrainedModel, build_model
 from bertpress.encoder.sources import CONFIG, Source, find
-from bertpress.encoder.tokenizers import check_ids, read_tokenizer
+from bertpress.encoder.tokenizers import check_ids, longest, read_tokenizer
 from bertpress.errors import ModelError
 
 _TOKENIZER_FILES = (
@@ -108,7 +108,7 @@ def load_pretrained(
 
 
 def tokenizer_of(loaded: Loaded) -> Any:
-    """The fast tokenizer that lies beside a model.
+    """The fast tokenizer that lies beside a model; texts longer than the model takes are cut, whatever it permits.
 
     Raises:
         ModelError: there is none, or not for this model.
@@ -118,6 +118,8 @@ def tokenizer_of(loaded: Loaded) -> Any:
         raise ModelError(f"{loaded.source}: has no tokenizer, so it cannot read text")
     tokenizer = read_tokenizer(folder)
     check_ids(tokenizer, loaded.model.blueprint.embeddings.vocabulary, folder)
+    if (most := loaded.model.blueprint.longest_input) is not None:
+        tokenizer.model_max_length = min(longest(tokenizer.model_max_length), most)
     return tokenizer
 
 

@@ -20,6 +20,8 @@ from bertpress.encoder.blueprint import AttentionRanks, AttentionSpec, Blueprint
 from bertpress.encoder.factors import reader, writer
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.encoder.slices import State, drop, ranked, take_dimensions, take_heads, take_neurons
+from bertpress.encoder.transforms import transformed
+from bertpress.errors import ModelError
 
 Widths = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
 Unit = Literal["all", "attention", "ffn"]
@@ -49,6 +51,8 @@ def rebuild(
 
 
 def _state(model: BertpressPreTrainedModel) -> State:
+    if (under := next(transformed(model), None)) is not None:
+        raise ModelError(f"{under} is under a transform of an earlier method and cannot be cut; cut first")
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -301,6 +305,19 @@ def keep_hidden(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     if embeddings.project == "none":
         embeddings = embeddings.model_copy(update={"size": len(index)})
     return rebuild(model, blueprint.replace(hidden_size=len(index), embeddings=embeddings), state)
+
+
+def order_labels(model: BertpressPreTrainedModel, order: Sequence[int]) -> BertpressPreTrainedModel:
+    """The same answers under other numbers: label i is what label ``order[i]`` was, at every exit too.
+
+    Label names are left to the caller; a classifier that was quantized is kept in float.
+    """
+    state, index = _state(model), torch.tensor(order)
+    moved = [name for name in state if name.endswith(("classifier.weight", "classifier.bias"))]
+    for name in moved:
+        state[name] = state[name].index_select(0, index.to(state[name].device))
+    storage = {name: stored for name, stored in model.storage.items() if name not in moved}
+    return rebuild(model, model.blueprint, state, storage)
 
 
 def keep_positions(model: BertpressPreTrainedModel, longest: int) -> BertpressPreTrainedModel:

@@ -136,8 +136,7 @@ def _by_token(model: BertpressPreTrainedModel) -> bool:
 
 def probes(model: BertpressPreTrainedModel, seed: int = 0) -> list[dict[str, Tensor]]:
     """Random padded batches: sizes 1 to 5, lengths from one token up, pads of unequal number, two segments."""
-    spec = model.blueprint.embeddings
-    longest = max(1, min(61, (spec.positions or 61) - spec.first_position))
+    spec, longest = model.blueprint.embeddings, min(61, model.blueprint.longest_input or 61)
     random = torch.Generator().manual_seed(seed)
     batches = []
     for rows, tokens in ((1, 1), (1, min(17, longest)), (3, min(32, longest)), (5, longest)):

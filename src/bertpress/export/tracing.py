@@ -48,7 +48,7 @@ class Exportable(nn.Module):
         """
         patterns, table = [layer.attention.pattern for layer in self.shape.layers], self.shape.embeddings
         chunks = [2 * pattern.chunk + 3 for pattern in patterns if isinstance(pattern, LshSpec)]
-        longest = table.positions - table.first_position if table.positions else max([tokens, *chunks])
+        longest = self.shape.longest_input or max([tokens, *chunks])
         tokens = max(tokens, min(longest, max(chunks, default=0)))
         ids = torch.full((batch, tokens), min(5, table.vocabulary - 1))
         mask = torch.ones_like(ids)
@@ -109,12 +109,11 @@ def write_metadata(model: BertpressPreTrainedModel, folder: Path, metadata: Mapp
     Returns:
         What was written.
     """
-    table = model.blueprint.embeddings
     exported = {
         "inputs": list(input_names(model.blueprint)),
         "labels": [model.config.id2label[i] for i in sorted(model.config.id2label)] if model.config.id2label else None,
-        "positions": max(0, table.positions - table.first_position),
-        "pad_id": table.pad_id,
+        "positions": model.blueprint.longest_input or 0,
+        "pad_id": model.blueprint.embeddings.pad_id,
     }
     exported |= dict(metadata or {})
     (folder / METADATA).write_text(json.dumps(exported, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -111,8 +111,7 @@ def _sentence_modules(head: HeadSpec, blueprint: Blueprint, max_length: int | No
     listed = [
         {"idx": i, "name": str(i), "path": path, "type": package + kind} for i, (kind, path) in enumerate(modules)
     ]
-    spec = blueprint.embeddings
-    length = max_length or max(1, spec.positions - spec.first_position)
+    length = max_length or blueprint.longest_input or 512
     pooling = {"word_embedding_dimension": blueprint.hidden_size}
     names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
     pooling |= {f"pooling_mode_{name}": head.pooling == mode for mode, name in names.items()}

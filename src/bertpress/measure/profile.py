@@ -98,7 +98,7 @@ def profile(
     threads = threads or usable_cores()
     if not lengths or min(*lengths, batch, rounds) < 1:
         raise ValueError("profile needs tokens, batch and rounds >= 1")
-    longest = longest_input(model.blueprint)
+    longest = model.blueprint.longest_input
     for length in lengths:
         if longest is not None and length > longest:
             raise ModelError(f"{name}: tokens={length} must be at most {longest}, the model's positions")
@@ -184,12 +184,6 @@ def profile_length(
         "components": components,
         "unattributed": {"latency_ms": rest, "latency_share": rest / whole},
     }
-
-
-def longest_input(blueprint: Blueprint) -> int | None:
-    """Tokens that the position table allows; None without one."""
-    spec = blueprint.embeddings
-    return spec.positions - spec.first_position if spec.positions else None
 
 
 def random_inputs(blueprint: Blueprint, tokens: int, batch: int, seed: int, device: str) -> dict[str, torch.Tensor]:

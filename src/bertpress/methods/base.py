@@ -139,12 +139,21 @@ class Method(BaseModel):
     requires: ClassVar[frozenset[Need]] = frozenset()
     provides: ClassVar[frozenset[Trait]] = frozenset()
     conflicts: ClassVar[frozenset[Trait]] = frozenset()
-    supervises: ClassVar[bool] = False  # True: its objectives contain the task loss, so the runner adds none
+    supervises: ClassVar[bool] = False  # True: its objectives take the place of the task loss
     unsupervised: ClassVar[bool] = False  # True: knows of no task, and stands no loss of one beside its own
+
+    quantizes: ClassVar[bool] = False  # True: puts weights on grids, of which a cut or another value knows nothing
+    settles: ClassVar[bool] = False  # True: finishes before methods that build the model anew
+    moves: ClassVar[bool] = False  # True: gives weights that stay other values, in a stage without training too
+    reshapes: ClassVar[bool] = False  # True: some steps run fewer layers or heads, so that none can be compared
 
     def guessers(self) -> frozenset[Guesser]:
         """Whose guesses of masked words its terms read, where the stage trains on unlabelled text."""
         return frozenset()
+
+    def learns_task(self) -> bool:
+        """Whether its terms need to know the task: labels, or a teacher's answers; text alone tells neither."""
+        return self.supervises
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Before training: cut, insert, parametrize, or build the student."""
@@ -179,6 +188,11 @@ class Method(BaseModel):
     def brings_passes(cls) -> bool:
         """Whether :meth:`passes` is its own."""
         return cls.passes is not Method.passes
+
+    @classmethod
+    def cuts(cls) -> bool:
+        """Whether it changes the shapes of weights."""
+        return bool(cls.provides & {Trait.SHALLOW, Trait.NARROW, Trait.LOW_RANK, Trait.SHARED})
 
     @classmethod
     def follows_teacher(cls) -> bool:

@@ -43,6 +43,12 @@ def soft_binary(*, student: Tensor, teacher: Tensor, temperature: float) -> Tens
     return loss.sum(-1).mean() * temperature**2
 
 
+def soft_binary_kl(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) label by label, for labels that do not exclude each other: 0 where both agree."""
+    least = soft_binary(student=teacher, teacher=teacher, temperature=temperature)
+    return soft_binary(student=student, teacher=teacher, temperature=temperature) - least
+
+
 def logit_mse(*, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Mean squared difference of the logits; the temperature has no say."""
     return F.mse_loss(student, teacher)

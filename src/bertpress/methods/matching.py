@@ -19,6 +19,7 @@ from bertpress.methods.distances import (
     hidden_state_mse,
     logit_mse,
     soft_binary,
+    soft_binary_kl,
 )
 from bertpress.training.objectives import Objective, Step
 
@@ -56,8 +57,10 @@ class TeacherLoss:
     def __call__(self, step: Step) -> Tensor:
         """Mean over what the task compares."""
         assert step.teacher is not None
-        own = comparable_rows(self.kind, step.student.logits, step.batch)
-        target = comparable_rows(self.kind, step.teacher.logits, step.batch)
+        # a softmax over positions leaves out pads by their scores, a difference does not
+        kind = "token" if self.kind == "span" and self.loss in ("mse", "mae") else self.kind
+        own = comparable_rows(kind, step.student.logits, step.batch)
+        target = comparable_rows(kind, step.teacher.logits, step.batch)
         if not own[0].numel():  # no word of the batch is masked, or all of it is pads
             nothing: Tensor = step.student.logits.sum() * 0.0
             return nothing
@@ -66,7 +69,7 @@ class TeacherLoss:
             if step.task.is_regression:
                 distance = logit_mse
             elif step.task.multi_label:
-                distance = soft_binary
+                distance = soft_binary if self.loss == "ce" else soft_binary_kl
         elif self.kind == "embedding":
             distance = logit_mse if own[0].shape == target[0].shape else cosine_mse
         terms = [distance(student=a, teacher=b, temperature=self.temperature) for a, b in zip(own, target, strict=True)]

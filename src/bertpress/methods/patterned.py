@@ -45,8 +45,7 @@ class Patterned(Method):
 
 def longest(model: Model, ctx: Context) -> int:
     """Tokens of the longest input that the model can take; where it counts no positions, that the task has."""
-    table = model.blueprint.embeddings
-    return max(1, table.positions - table.first_position) if table.positions else ctx.task.max_length
+    return model.blueprint.longest_input or ctx.task.max_length
 
 
 def with_patterns(model: Model, patterns: Mapping[int, AnyPattern], place: str) -> Model:

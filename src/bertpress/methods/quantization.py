@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -47,6 +47,8 @@ def on_grids(
 
 class Quantizer(Method):
     """Base of the methods that put weights on fewer values: embedding tables have bits of their own."""
+
+    quantizes: ClassVar[bool] = True
 
     embedding_bits: Bits = Field(8, description="Of the token table; 32 leaves it float.")
     position_bits: Bits | None = Field(None, description="Of the position table; null: as the token table.")
@@ -98,6 +100,8 @@ class GridQuantizer(Quantizer):
 
 class TrainedQuantizer(Quantizer):
     """Base of the methods that train under quantized weights, and quantized activations where wanted."""
+
+    settles: ClassVar[bool] = True
 
     activations: bool = Field(True, description="Matrix products read quantized activations; false: float ones.")
     activation_bits: int = Field(8, ge=2, le=8, description="Of quantized activations; engines multiply 8 bits.")

@@ -92,18 +92,29 @@ def relation_kl(*, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass
 class Maps:
-    """KL between the attention maps of the last layers, before any dropout."""
+    """KL between the attention maps of the last layers, before any dropout.
 
+    Attributes:
+        teacher_layer: the last one's place among the teacher's layers that have heads.
+    """
+
+    teacher_layer: int
     weight: float = 1.0
     name: str = "attention"
     captures: frozenset[str] = frozenset({"scores"})
     needs_teacher: bool = True
 
+    @property
+    def teacher_places(self) -> frozenset[int]:
+        """Places on the teacher's tape that are read."""
+        return frozenset({self.teacher_layer})
+
     def __call__(self, step: Step) -> Tensor:
         """Mean over heads and real tokens."""
         assert step.teacher is not None
         mask = step.batch["attention_mask"]
-        student, teacher = (log_maps(side.captured["scores"][-1], mask) for side in (step.student, step.teacher))
+        sides = (step.student.captured["scores"][-1], step.teacher.captured["scores"][self.teacher_layer])
+        student, teacher = (log_maps(each, mask) for each in sides)
         return relation_kl(student=student, teacher=teacher, mask=mask)
 
 
@@ -113,13 +124,13 @@ class Relations:
 
     Attributes:
         what: is related to itself.
-        heads: as :func:`relation_heads` takes it.
         teacher_layer: its place among the teacher's layers that have heads.
+        heads: as :func:`relation_heads` takes it.
     """
 
     what: Related
+    teacher_layer: int
     heads: int | None = None
-    teacher_layer: int = -1
     weight: float = 1.0
     name: str = field(init=False)
     captures: frozenset[str] = field(init=False)
@@ -129,6 +140,11 @@ class Relations:
         """Named after what is related."""
         self.name, self.captures = self.what, frozenset({self.what})
 
+    @property
+    def teacher_places(self) -> frozenset[int]:
+        """Places on the teacher's tape that are read."""
+        return frozenset({self.teacher_layer})
+
     def __call__(self, step: Step) -> Tensor:
         """Mean over heads and real tokens."""
         assert step.teacher is not None
@@ -137,6 +153,11 @@ class Relations:
         heads = relation_heads(self.heads, *(each.shape[1] * each.shape[3] for each in sides))
         student, teacher = (log_relations(regroup(each, heads), mask) for each in sides)
         return relation_kl(student=student, teacher=teacher, mask=mask)
+
+
+def place_of(model: Model, layer: int) -> int:
+    """The place of a layer, from 0, among those that have heads: others record nothing."""
+    return sum(bool(spec.attention.heads) for spec in model.blueprint.layers[:layer])
 
 
 def attention_of(model: Model, layer: int, method: str) -> AttentionSpec:

@@ -66,18 +66,18 @@ def rounded(count: float, multiple: int, limit: int) -> int:
     return min(limit, max(1, round(count / multiple)) * multiple)
 
 
-def count_of(size: Size | None, whole: int, *, multiple: int = 1) -> int:
+def count_of(size: Size | None, whole: int, name: str, *, multiple: int = 1) -> int:
     """A number stays one, a share of ``whole`` is rounded to the multiple, None is all.
 
     Raises:
-        ValueError: if the number is larger than ``whole``.
+        ValueError: if the number is larger than ``whole``; the message calls it ``name``.
     """
     if size is None:
         return whole
     if isinstance(size, float):
         return rounded(size * whole, multiple, whole)
     if size > whole:
-        raise ValueError(f"{size} must be at most the teacher's {whole}")
+        raise ValueError(f"{name}={size} must be at most the teacher's {whole}")
     return size
 
 

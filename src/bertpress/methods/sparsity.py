@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from bertpress.encoder.transforms import put
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Trait
 from bertpress.methods.masks import Mask, largest_of_all, largest_of_each
 from bertpress.methods.weights import matrices, tables
@@ -32,9 +33,16 @@ class Sparsifier(Method):
     )
 
     def weights(self, model: Model) -> list[str]:
-        """Names of the weights that are pruned; the classifier never is."""
+        """Names of the weights that are pruned; the classifier never is.
+
+        Raises:
+            RecipeError: there is none.
+        """
         named = tables(model)
-        return matrices(model, head=self.pooler) + [named[table] for table in self.tables if table in named]
+        found = matrices(model, head=self.pooler) + [named[table] for table in self.tables if table in named]
+        if not found:
+            raise RecipeError("the model has no matrix left that could be pruned")
+        return found
 
 
 class Gradual(Sparsifier):
@@ -94,6 +102,13 @@ class Thinning(TrainerCallback):  # type: ignore[misc]
         if share < self.share and (state.global_step % self.every == 0 or share == self.keep):
             self.prune(model, share)
             self.share = share
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Model | None = None, **_: Any) -> None:
+        """The final share, where the steps were too few to come to it."""
+        assert model is not None
+        if self.share > self.keep:
+            self.prune(model, self.keep)
+            self.share = self.keep
 
     def state_dict(self) -> dict[str, float]:
         """The share that is kept now."""

@@ -50,15 +50,15 @@ def smaller(
     Raises:
         ValueError: a width is larger than the teacher's, or the heads do not divide the hidden size.
     """
-    hidden = count_of(hidden_size, teacher.hidden_size, multiple=multiple_of)
+    hidden = count_of(hidden_size, teacher.hidden_size, "hidden_size", multiple=multiple_of)
     first = teacher.layers[0]
-    count = count_of(heads, len(first.attention.heads))
+    count = count_of(heads, len(first.attention.heads), "heads")
     if hidden % count:
         raise ValueError(f"hidden_size={hidden} must be a multiple of heads={count}")
     size = hidden // count
     layer = LayerSpec(
         attention=AttentionSpec(heads=tuple(range(count)), head_size=size, value_size=size),
-        ffn=(count_of(ffn, first.ffn[0], multiple=multiple_of),),
+        ffn=(count_of(ffn, first.ffn[0], "ffn", multiple=multiple_of),),
         activation=first.activation,
     )
     embeddings = teacher.embeddings
@@ -125,7 +125,7 @@ class Student(Method):
             RecipeError: the shape is impossible, or segments cannot be told apart.
         """
         teacher, given = model.blueprint, self.embedding_size
-        size = given if isinstance(given, int) else count_of(given, teacher.embeddings.size)
+        size = given if isinstance(given, int) else count_of(given, teacher.embeddings.size, "embedding_size")
         try:
             if self.start == "teacher" and size > teacher.embeddings.size:
                 raise ValueError(f"embedding_size={size} must be at most the teacher's {teacher.embeddings.size}")

@@ -77,7 +77,7 @@ BOTTOM_LAYERS = Claim(
 HARMONY = Claim(
     text="Reducing all dimensions in harmony beats reducing one at equal size.",
     cite="Ganesh et al., 2021",
-    better="reducing depth, heads, neurons and hidden size together",
+    better="reducing heads, neurons and hidden size together",
     worse="reducing one of them",
 )
 

@@ -47,6 +47,7 @@ from bertpress.study.weighing import (
 CITE = "Ganesh et al., 2021"
 POINT = 1.0
 NO_SPEED = 1.1
+WIDTHS = frozenset({"heads", "neurons", "hidden size"})
 
 Weigh: TypeAlias = "Callable[[Claim, Evidence], Verdict]"
 
@@ -168,7 +169,7 @@ STATEMENTS: tuple[tuple[Claim, Weigh], ...] = (
     ),
     (
         HARMONY.model_copy(update={"section": "4.2"}),
-        partial(advantage, near=same_size, better=lambda run: run.structured and len(run.cut) > 1 and not _taught(run),
+        partial(advantage, near=same_size, better=lambda run: run.structured and run.cut >= WIDTHS and not _taught(run),
                 worse=lambda run: run.structured and len(run.cut) == 1 and not _taught(run)),
     ),
     (

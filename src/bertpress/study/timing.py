@@ -17,7 +17,7 @@ from bertpress.encoder.imports import load_pretrained
 from bertpress.errors import BertpressError
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import gpu_name, usable_cores
-from bertpress.measure.profile import longest_input, profile
+from bertpress.measure.profile import profile
 from bertpress.measure.statistics import paired_ratio
 from bertpress.measure.texts import Text
 from bertpress.outcome import TIMED_TEXTS, texts_of
@@ -136,7 +136,7 @@ def _time_on_gpu(places: Sequence[Path], rounds: int) -> None:
     for place in places:
         if "gpu" not in (read(place, TIMING) or {}):
             model = load_pretrained(model_in(place)).model
-            tokens = min(128, longest_input(model.blueprint) or 128)
+            tokens = min(128, model.blueprint.longest_input or 128)
             latency = profile(model, tokens=tokens, device="cuda", rounds=rounds)["latency_ms"]
             first = (read(places[0], TIMING) or {}).get("gpu", {}).get("latency_ms", latency)
             _keep(place, "gpu", {"latency_ms": latency, "speedup": first["median"] / latency["median"]})
@@ -159,6 +159,6 @@ def profile_teachers(teachers: Mapping[Path, Job], rounds: int, say: Say) -> dic
 
 def _profile(place: Path, job: Job, device: str, rounds: int) -> dict[str, Any]:
     model = load_pretrained(model_in(place)).model
-    tokens = min(PROFILED_TOKENS, longest_input(model.blueprint) or PROFILED_TOKENS)
+    tokens = min(PROFILED_TOKENS, model.blueprint.longest_input or PROFILED_TOKENS)
     found = profile(model, name=job.model.name, tokens=tokens, device=device, threads=job.threads, rounds=rounds)
     return {key: value for key, value in found.items() if key != "lengths"}

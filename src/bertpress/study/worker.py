@@ -29,7 +29,7 @@ from bertpress.runfolder import RunFolder
 from bertpress.runner import Pressed, Request, fine_tune, pressing
 from bertpress.study.jobs import ENTRY, JOB, RUN, Job, model_in, read
 from bertpress.study.vocabulary import coverage
-from bertpress.supervision import check_teacher
+from bertpress.supervision import answering
 from bertpress.teacher import trained_model
 from bertpress.training import TrainSettings
 
@@ -69,8 +69,8 @@ def make_teacher(job: Job, place: Path) -> dict[str, Any]:
             given = model_of(job.teacher)
             known = load_data(replace(request, model=given)).task
             source = trained_model(given, known)
-            check_teacher(source, known, f"teacher {job.teacher}")
-            artifact.save(source.model, tokenizer_of(source), known, folder, seed=job.seed)
+            teacher = answering(source, known, f"teacher {job.teacher}")
+            artifact.save(teacher, tokenizer_of(source), known, folder, seed=job.seed)
     made = artifact.load(folder)
     export(made, job)
     task = made.task

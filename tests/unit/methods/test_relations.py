@@ -77,7 +77,7 @@ def test_how_many_heads():
 @pytest.mark.parametrize("what", ["queries", "keys", "values"])
 def test_each_reads_its_own_tensor(what):
     teacher, student, batch = tiny(1), tiny(0), padded(2)
-    term, ctx = Relations(what, 2), context(teacher)
+    term, ctx = Relations(what, 1, 2), context(teacher)
     value = term(step_of([term], student, ctx, batch))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     own, target = (side(**inputs, capture=frozenset({what})).captured[what][-1] for side in (student, teacher))

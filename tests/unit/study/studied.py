@@ -15,7 +15,7 @@ def stage(*use, **more):
 
 def entry(
     label, *use, score=90.0, stages=None, task="sst2", seed=0, model="minilm", size=TEACHER_BYTES, layers=None,
-    speedups=(), parameters=22_000_000, without=10_000_000, peak=None, macs=None, latency=None,
+    speedups=(), parameters=22_000_000, without=10_000_000, peak=None, macs=None, latency=None, hidden=384,
 ):  # fmt: skip
     """A finished run of a teacher that scores 91."""
     packed = {"weight_bytes": size, "weight_bytes_without_embeddings": size - EMBEDDING_BYTES}
@@ -27,7 +27,7 @@ def entry(
         "layers": layers if layers is not None else [LAYER] * 6,
         "parameters": parameters,
         "parameters_without_embeddings": without,
-        "hidden_size": 384,
+        "hidden_size": hidden,
         "latency_ms": {"median": latency} if latency else {},
         "model_latency_ms": {"median": latency} if latency else {},
         "macs": macs,

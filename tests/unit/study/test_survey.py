@@ -8,7 +8,7 @@ from bertpress.study.survey import STATEMENTS, weigh
 
 SLOW, EVEN, FAST = [0.9, 0.95, 1.0, 0.98, 0.93, 0.97] * 2, [1.0, 1.02, 0.99, 1.01, 1.03, 0.98] * 2, [3.0, 3.1, 2.9] * 4
 THREE, UNEVEN = [layer()] * 3, [layer(12), layer(4), *[layer()] * 4]
-NARROW, ALL = [layer(6)] * 6, [layer(8, 1024)] * 5
+NARROW, NARROWER = [layer(6)] * 6, [layer(8, 1024)] * 6
 LSTM, CELL = [layer(0, 0, mixer="lstm")] * 2, [layer(0, 0, mixer="cell")] * 2
 STUDENT = "student/transformer"
 BITS = {"encoder": {"quantize/uniform": {"bits": 4, "embedding_bits": 32}},
@@ -30,7 +30,7 @@ def found(text, runs=(), profiles=None, vocabularies=None):
 PAIRED = [
     # words of the claim, the two lines: methods, and what else the runs have in common with their kind
     ("bear fewer bits", (BITS["encoder"],), {}, (BITS["embeddings"],), {}),
-    ("in harmony", ("prune/schubert",), {"layers": ALL}, ("prune/heads",), {"layers": NARROW}),
+    ("in harmony", ("prune/schubert",), {"layers": NARROWER, "hidden": 256}, ("prune/heads",), {"layers": NARROW}),
     ("Bottom layers", (drops("top"),), {"layers": THREE}, (drops("bottom"),), {"layers": THREE}),
     ("values included", (STUDENT, "distill/logits", "distill/hidden", "distill/attention"), {"layers": THREE},
      (STUDENT, "distill/logits", "distill/hidden"), {"layers": THREE}),
@@ -59,6 +59,12 @@ def test_pairs_decide(text, better, with_it, worse, with_that):
     assert found(text, weaker).verdict == "not enough runs"
     few = [*repeated("stronger", *better, score=87.0, **with_it)[:4], *weaker]
     assert found(text, few).verdict == "not enough runs"
+
+
+@pytest.mark.parametrize("shape", [{"layers": NARROWER}, {"layers": NARROW, "hidden": 256}, {"hidden": 256}])
+def test_two_dimensions_are_not_all_in_harmony(shape):
+    runs = [*repeated("two", "prune/snip", **shape), *repeated("one", "prune/heads", score=85.0, layers=NARROW)]
+    assert found("in harmony", runs).pairs == 0
 
 
 @pytest.mark.parametrize("text", ["With attention", "Pruning with distillation", "Methods together"])

@@ -26,7 +26,8 @@ from bertpress.methods.candidates import Candidates
 from bertpress.methods.wording import Unigrams, Wording, by_candidates, by_rules, lexicon, some_words
 from bertpress.tasks import Rows
 from bertpress.tasks.encoding import words_of
-from bertpress.tasks.files import lines
+from bertpress.tasks.files import SUFFIXES, lines
+from bertpress.tasks.texts import PLAIN
 
 KEPT = "augmented.jsonl"
 Alter = Callable[[Wording, np.random.Generator], Any]
@@ -92,6 +93,10 @@ class Augment(Method):
         needed = self.tags if self.strategy == "rules" else self.texts if self.strategy == "file" else None
         if needed is not None and not Path(needed).is_file():
             raise RecipeError(f"distill/augment: {needed}: no such file")
+        if self.strategy == "file" and needed is not None and not self._readable(Path(needed), ctx):
+            columns = ", ".join(ctx.task.text_columns)
+            ends = f"{', '.join(SUFFIXES)}, with the columns {columns}"
+            raise RecipeError(f"distill/augment: {needed}: for the task {ctx.task.name} its name must end in {ends}")
         masks = self.strategy == "rules" and self.mask > 0
         if masks and getattr(ctx.tokenizer, "mask_token", None) is None:
             raise RecipeError(f"distill/augment: mask={self.mask} needs a tokenizer with a mask token; set mask=0")
@@ -144,10 +149,15 @@ class Augment(Method):
 
         return of
 
+    @staticmethod
+    def _readable(path: Path, ctx: Context) -> bool:
+        single = ctx.unlabelled or len(ctx.task.text_columns) == 1
+        return path.name.endswith((*SUFFIXES, *(PLAIN if single else ())))
+
     def _from_file(self, columns: Sequence[str]) -> Rows:
         assert self.texts is not None
         path = Path(self.texts)
-        if len(columns) == 1 and path.name.endswith((".txt", ".txt.gz")):
+        if path.name.endswith(PLAIN):
             return Rows({columns[0]: tasks.load_texts(path).columns["text"]})
         found = tasks.read(path, "augmented")
         return Rows({column: found.column(column) for column in columns})

@@ -7,8 +7,8 @@ student, g for the teacher.  With ``P(f, g) = exp(f g / temperature) / Z`` and K
 ``-log(P / (P + K/N)) - sum_k log((K/N) / (P_k + K/N))``, student against the teacher's bank and the other way round,
 averaged.  Z is N times the mean score of the first batch, so that N cancels.  Beside it stands ``distill/logits``.
 Departs from it: a text enters the bank when it is first seen, and negatives are drawn from what is there, where the
-authors' code begins with noise in all rows; a row moves before it is compared, not after.  Texts of a task without
-classes (masked LM) are each a class of their own, as in the paper's pre-training.
+authors' code begins with noise in all rows; a row moves before it is compared, not after.  Texts whose class nobody
+knows (those without labels, masked LM) are each a class of their own, as in the paper's pre-training.
 """
 
 from __future__ import annotations
@@ -132,13 +132,19 @@ class Banks(nn.Module):
 
 @dataclass
 class Contrast:
-    """The contrastive loss in both directions."""
+    """The contrastive loss in both directions; ``teacher_layers`` is how many the teacher has."""
 
     method: CoDIR
+    teacher_layers: int
     weight: float
     name: str = "codir"
     captures: frozenset[str] = frozenset({"hidden_states"})
     needs_teacher: bool = True
+
+    @property
+    def teacher_places(self) -> frozenset[int]:
+        """Places on the teacher's tape that are read."""
+        return frozenset(every(range(1, self.teacher_layers + 1), self.method.every))
 
     def __call__(self, step: Step) -> Tensor:
         """Mean over the texts and the directions; 0 before texts of two classes were seen."""
@@ -171,18 +177,18 @@ def every(layers: Sequence[Item], step: int) -> Sequence[Item]:
 
 
 def classes_of(data: Encoded) -> Tensor:
-    """(texts,) the class of each; without classes each text has its own.
+    """(texts,) the class of each; a text of which none is known has its own.
 
     Raises:
         RecipeError: all texts are of one class.
     """
-    if not data.task.is_classification:
+    if not data.task.is_classification or data.labels is None:
         return torch.arange(len(data))
-    assert data.labels is not None
-    labels = torch.tensor([data.labels[row] for row in data.row_of])
-    if bool((labels == labels[0]).all()):
+    known = [data.labels[row] for row in data.row_of]
+    if len({*known}) == 1 and known[0] is not None:
         raise RecipeError(f"{NAME}: the training texts must be of two classes at least; all are of one")
-    return labels
+    first = 1 + max((label for label in known if label is not None), default=0)
+    return torch.tensor([first + i if label is None else label for i, label in enumerate(known)])
 
 
 class CoDIR(Method):
@@ -203,7 +209,8 @@ class CoDIR(Method):
         """Make the maps."""
         assert ctx.teacher is not None
         check_tokens(NAME, model, ctx.teacher)
-        if ctx.task.multi_label or not (ctx.task.is_classification or ctx.task.kind == "masked-lm"):
+        by_class = ctx.task.is_classification and not ctx.task.multi_label
+        if not (ctx.unlabelled or by_class or ctx.task.kind == "masked-lm"):
             kind = "several labels a text" if ctx.task.multi_label else ctx.task.kind
             raise RecipeError(f"{NAME}: the task {ctx.task.name} must have one class for each text, not {kind}")
         here, there = model.blueprint, ctx.teacher.blueprint
@@ -217,5 +224,6 @@ class CoDIR(Method):
         banks = ctx.state[STATE]
         assert isinstance(banks, Banks)
         assert ctx.train is not None
+        assert ctx.teacher is not None
         banks.open(classes_of(ctx.train))
-        return [Contrast(self, self.weight)]
+        return [Contrast(self, len(ctx.teacher.blueprint.layers), self.weight)]

@@ -22,10 +22,12 @@ import torch
 from pydantic import Field, model_validator
 from scipy.optimize import linprog
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
 from bertpress.methods.distances import attention_score_mse, hidden_state_mse
+from bertpress.methods.layer_maps import check_tokens
 from bertpress.methods.linear_maps import to_width
 from bertpress.training.objectives import Objective, Step
 
@@ -95,6 +97,8 @@ class Layers(nn.Module):
         student: (layers,) weights, uniform at first.
         teacher: (layers,) weights.
         project: hidden states of the student to the teacher's width; one map for all layers.
+        paid: by each forward pass of this step, flow times cost, (student layers, teacher layers): of attention scores,
+            of hidden states, or of both.
     """
 
     student: Tensor
@@ -102,9 +106,30 @@ class Layers(nn.Module):
 
     def __init__(self, student: int, teacher: int, project: nn.Module) -> None:
         super().__init__()
+        self.paid: list[list[Tensor]] = []
         self.register_buffer("student", torch.full((student,), 1 / student, dtype=torch.float64))
         self.register_buffer("teacher", torch.full((teacher,), 1 / teacher, dtype=torch.float64))
         self.project = project
+
+    def follow(self, *, update: Update, temperature: float) -> None:
+        """Give each side the mean of the weights that attention and hidden states ask for after a step."""
+        paid = [torch.stack(passes).mean(0) for passes in zip(*self.paid, strict=True)]
+        self.paid = []
+        for weights, axis in ((self.student, 1), (self.teacher, 0)) if paid else ():
+            now = weights.cpu()
+            new = [next_weights(each.sum(axis), now, update=update, temperature=temperature) for each in paid]
+            weights.copy_(torch.stack(new).mean(0))
+
+
+class Following(TrainerCallback):  # type: ignore[misc]
+    """Lets the weights of the layers follow what a step has paid, over all of its forward passes."""
+
+    def __init__(self, method: EMD, layers: Layers) -> None:
+        self.method, self.layers = method, layers
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Once a step."""
+        self.layers.follow(update=self.method.update, temperature=self.method.temperature)
 
 
 def cost_table(student: Sequence[Tensor], teacher: Sequence[Tensor], distance: Distance, mask: Tensor) -> Tensor:
@@ -125,7 +150,7 @@ class EarthMover:
     needs_teacher: bool = True
 
     def __call__(self, step: Step) -> Tensor:
-        """The costs under flows that are held fixed; the layers' weights then follow what was paid."""
+        """The costs under flows that are held fixed; what was paid is noted."""
         assert step.teacher is not None
         layers, mask = step.state[STATE], step.batch["attention_mask"]
         assert isinstance(layers, Layers)
@@ -147,16 +172,8 @@ class EarthMover:
                 move(rest, teacher["hidden_states"][1:], hidden_state_mse)
             if self.method.embeddings:
                 terms.append(hidden_state_mse(student=first, teacher=teacher["hidden_states"][0], mask=mask))
-        if paid:
-            self._follow(layers, paid)
+        layers.paid.append(paid)
         return torch.stack(terms).sum()
-
-    def _follow(self, layers: Layers, paid: Sequence[Tensor]) -> None:
-        """Give each side the mean of the weights that attention and hidden states ask for."""
-        how: dict[str, Any] = {"update": self.method.update, "temperature": self.method.temperature}
-        for weights, axis in ((layers.student, 1), (layers.teacher, 0)):
-            now = weights.cpu()
-            weights.copy_(torch.stack([next_weights(each.sum(axis), now, **how) for each in paid]).mean(0))
 
 
 class EMD(Method):
@@ -181,6 +198,7 @@ class EMD(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Uniform weights; a projection where the student is narrower."""
         assert ctx.teacher is not None
+        check_tokens(NAME, model, ctx.teacher)
         here, there = model.blueprint, ctx.teacher.blueprint
         heads = sorted({len(spec.attention.heads) for shape in (here, there) for spec in shape.layers})
         if self.attention and (len(heads) > 1 or heads == [0]):
@@ -197,3 +215,9 @@ class EMD(Method):
         captures = {"scores"} if self.attention else set()
         captures |= {"hidden_states"} if self.hidden or self.embeddings else set()
         return [EarthMover(self, self.weight, frozenset(captures))]
+
+    def callbacks(self, ctx: Context) -> list[TrainerCallback]:
+        """The weights of the layers."""
+        layers = ctx.state[STATE]
+        assert isinstance(layers, Layers)
+        return [Following(self, layers)]

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
 from bertpress.methods.layer_maps import check_tokens
-from bertpress.methods.relations import Maps, Relations, attention_of
+from bertpress.methods.relations import Maps, Relations, attention_of, place_of
 from bertpress.training.objectives import Objective, TaskLoss
 
 NAME = "distill/minilm"
@@ -38,6 +38,10 @@ class MiniLM(Method):
             raise ValueError("attention=0 must not go with values=0 and task=0")
         return self
 
+    def learns_task(self) -> bool:
+        """Only by the task's own loss."""
+        return self.task > 0
+
     def attach(self, model: Model, ctx: Context) -> Model:
         """See that maps can be compared head by head."""
         assert ctx.teacher is not None
@@ -53,8 +57,9 @@ class MiniLM(Method):
     def objectives(self, ctx: Context) -> list[Objective]:
         """One term each; those of weight 0 are left out."""
         assert ctx.teacher is not None
-        heads = len(ctx.teacher.blueprint.layers[-1].attention.heads)
+        layers = ctx.teacher.blueprint.layers
+        heads, last = len(layers[-1].attention.heads), place_of(ctx.teacher, len(layers) - 1)
         terms: list[Objective] = [
-            Maps(weight=self.attention), Relations("values", heads, weight=self.values), TaskLoss(weight=self.task)
+            Maps(last, self.attention), Relations("values", last, heads, self.values), TaskLoss(weight=self.task)
         ]  # fmt: skip
         return [term for term in terms if term.weight]

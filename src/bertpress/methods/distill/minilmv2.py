@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need
 from bertpress.methods.layer_maps import check_tokens
-from bertpress.methods.relations import Relations, attention_of, relation_heads
+from bertpress.methods.relations import Relations, attention_of, place_of, relation_heads
 from bertpress.training.objectives import Objective, TaskLoss
 
 NAME = "distill/minilmv2"
@@ -43,6 +43,10 @@ class MiniLMv2(Method):
             raise ValueError("queries=0 must not go with keys=0, values=0 and task=0")
         return self
 
+    def learns_task(self) -> bool:
+        """Only by the task's own loss."""
+        return self.task > 0
+
     def attach(self, model: Model, ctx: Context) -> Model:
         """See that the layer is there, and can be cut like the student's."""
         assert ctx.teacher is not None
@@ -61,12 +65,11 @@ class MiniLMv2(Method):
     def objectives(self, ctx: Context) -> list[Objective]:
         """One term each; those of weight 0 are left out."""
         assert ctx.teacher is not None
-        before = ctx.teacher.blueprint.layers[: self._layer(ctx.teacher)]
-        place = sum(bool(spec.attention.heads) for spec in before)  # layers without heads record nothing
+        place = place_of(ctx.teacher, self._layer(ctx.teacher))
         terms: list[Objective] = [
-            Relations("queries", self.relation_heads, place, self.queries),
-            Relations("keys", self.relation_heads, place, self.keys),
-            Relations("values", self.relation_heads, place, self.values),
+            Relations("queries", place, self.relation_heads, self.queries),
+            Relations("keys", place, self.relation_heads, self.keys),
+            Relations("values", place, self.relation_heads, self.values),
             TaskLoss(weight=self.task),
         ]
         return [term for term in terms if term.weight]

@@ -52,13 +52,15 @@ def confidence(teacher: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         teacher: (layers, rows, classes) logits of the probes.
-        labels: (rows,).
+        labels: (rows,); -100 where unknown, and there all layers count alike.
 
     Returns:
         (layers, rows); sums over the layers are 1.
     """
-    right = teacher.log_softmax(-1).gather(-1, labels.expand(len(teacher), -1).unsqueeze(-1)).squeeze(-1)
-    return right.softmax(0)
+    known = labels != IGNORED
+    asked = labels.where(known, 0).expand(len(teacher), -1).unsqueeze(-1)
+    right = teacher.log_softmax(-1).gather(-1, asked).squeeze(-1)
+    return right.where(known, 0.0).softmax(0)
 
 
 def probe_loss(*, student: Tensor, teacher: Tensor, counts: Tensor, temperature: float) -> Tensor:
@@ -117,6 +119,11 @@ class Hierarchy:
     captures: frozenset[str] = HIDDEN
     needs_teacher: bool = True
 
+    @property
+    def teacher_places(self) -> frozenset[int]:
+        """Places on the teacher's tape that are read."""
+        return frozenset(self.layers)
+
     def __call__(self, step: Step) -> Tensor:
         """Mean over the texts, the labelled tokens, or the ends of the answers."""
         assert step.teacher is not None
@@ -149,6 +156,10 @@ class Probes(Method):
     examples: int = Field(2048, ge=1, le=1_000_000, description="Training examples that the probes learn from.")
     epochs: int = Field(3, ge=1, le=1000, description="Passes over them.")
     learning_rate: float = Field(5e-3, gt=0, le=10, description="Of the probes, by Adam.")
+
+    def learns_task(self) -> bool:
+        """Yes: probes are classifiers."""
+        return True
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Train the probes, or read them where an interrupted run has; the student's classifiers are fresh."""

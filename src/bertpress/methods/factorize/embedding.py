@@ -58,7 +58,7 @@ class Embedding(Method):
         """Factorize, once; where the stage trains, both factors learn on."""
         try:
             table = plain_table(model)
-            size = count_of(self.size, table.shape[1])
+            size = count_of(self.size, table.shape[1], "size")
             left, right = factors(table, size, self._weights(table, ctx))
             made = factorize_tokens(model, left, right)
         except ValueError as fault:

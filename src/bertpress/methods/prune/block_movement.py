@@ -161,7 +161,7 @@ class BlockMovement(Method):
         weights: dict[Group, float] = {"attention": self.attention, "ffn": self.ffn}
         masks = self._masks(ctx)
         return [
-            Penalty(f"{group}_scores", partial(masks.activity, group), weight=weights[group])
+            Penalty(f"{group}_penalty", partial(masks.activity, group), weight=weights[group])
             for group in masks.groups
             if weights[group]
         ]

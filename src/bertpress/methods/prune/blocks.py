@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from bertpress.encoder.grids import Block, by_block, spread
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.empty import cut_empty
 from bertpress.methods.masks import largest_of_all, largest_of_each, store_in_blocks
@@ -115,6 +116,8 @@ class Blocks(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Take down the first factors."""
         weights = self._weights(model)
+        if not weights:
+            raise RecipeError("the model has no matrix left that could be pruned")
         blocks = {name: self._block(weight) for name, weight in weights.items()}
         ctx.state["blocks"] = GroupLasso(weights, blocks, self.epsilon)
         return model

@@ -172,6 +172,7 @@ class Composition(Method):
     cite: ClassVar[str] = "Tsai et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.TEACHER, Need.CALIBRATION, Need.TRAINING})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.NARROW})
+    reshapes: ClassVar[bool] = True
     conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8})
     supervises: ClassVar[bool] = True
 

@@ -64,6 +64,7 @@ class Dynabert(Method):
     cite: ClassVar[str] = "Hou et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.TEACHER, Need.TOKENS, Need.CALIBRATION})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.NARROW, Trait.SHALLOW})
+    reshapes: ClassVar[bool] = True
     conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.INT8, Trait.SHARED})
     supervises: ClassVar[bool] = True
 

@@ -49,6 +49,7 @@ class Layerdrop(Method):
     cite: ClassVar[str] = "Fan et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TRAINING})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.SHALLOW})
+    reshapes: ClassVar[bool] = True
 
     p: float = Field(0.5, ge=0, le=1, description="Probability that a layer is skipped in a step; 0.2 for small drops.")
     drop: float = Field(0.5, ge=0, lt=1, description="Share of the layers that goes after training.")

@@ -57,7 +57,7 @@ class LotteryTicket(Sparsifier):
 
     def _start(self, model: Model, ctx: Context) -> dict[str, Tensor]:
         """Every tensor as training begins with it."""
-        source = ctx.pretrained if self.rewind is None else load_pretrained(self.rewind, model.blueprint.head).model
+        source = ctx.pretrained if self.rewind is None else load_pretrained(self.rewind, ctx.task.head()).model
         assert source is not None
         state: dict[str, Tensor] = dict(source.state_dict())
         own = model.state_dict()

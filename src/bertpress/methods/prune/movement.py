@@ -37,13 +37,16 @@ class Scored(WeightTransform):
 
     Attributes:
         scores: the shape of the weight.
+        alive: bool, the same shape: what an earlier stage has pruned is never kept.
         level: share that is kept, or threshold of the sigmoid; float64, ().
     """
 
+    alive: Tensor
     level: Tensor
 
-    def __init__(self, start: Tensor, learning_rate: float, level: float) -> None:
+    def __init__(self, start: Tensor, alive: Tensor, learning_rate: float, level: float) -> None:
         super().__init__()
+        self.register_buffer("alive", alive)
         self.scores = nn.Parameter(start)
         self.optimization = Optimization(learning_rate=learning_rate, weight_decay=0.0)
         self.register_buffer("level", torch.tensor(level, dtype=torch.float64))
@@ -62,7 +65,8 @@ class TopScores(Scored):
 
     def kept(self) -> Tensor:
         """Of equal scores the first."""
-        return largest(self.scores, round(float(self.level) * self.scores.numel()))
+        scores = self.scores.detach().masked_fill(~self.alive, -torch.inf)
+        return largest(scores, round(float(self.level) * scores.numel())) & self.alive
 
 
 class HighScores(Scored):
@@ -70,17 +74,18 @@ class HighScores(Scored):
 
     Args:
         start: scores, the shape of the weight.
+        alive: see :class:`Scored`.
         learning_rate: of the scores.
         floor: the share.
     """
 
-    def __init__(self, start: Tensor, learning_rate: float, floor: float) -> None:
-        super().__init__(start, learning_rate, 0.0)
+    def __init__(self, start: Tensor, alive: Tensor, learning_rate: float, floor: float) -> None:
+        super().__init__(start, alive, learning_rate, 0.0)
         self.floor = floor
 
     def kept(self) -> Tensor:
         """A number that the scores decide."""
-        return above(self.scores, float(self.level), self.floor)
+        return above(self.scores.masked_fill(~self.alive, -torch.inf), float(self.level), self.floor) & self.alive
 
 
 def relative_magnitude(weight: Tensor) -> Tensor:
@@ -139,18 +144,18 @@ class Movement(Gradual):
         return final if step == steps else self.at(step, steps, initial=initial, final=final)
 
     def attach(self, model: Model, ctx: Context) -> Model:
-        """Scores of zero on every weight."""
+        """Scores on every weight; they train where the weights that they lie on do not."""
+        model.encoder.embeddings.requires_grad_(not self.freeze_embeddings)
         for name in self.weights(model):
             put(model, name, self._scored(model.get_parameter(name).detach()))
         ctx.state[STATE] = nn.ModuleList(module for module in model.modules() if isinstance(module, Scored))
-        model.encoder.embeddings.requires_grad_(not self.freeze_embeddings)
         return model
 
     def _scored(self, weight: Tensor) -> Scored:
         start = torch.zeros_like(weight) if self.start == "zero" else relative_magnitude(weight)
         if self.variant == "hard":
-            return TopScores(start, self.score_learning_rate, 1.0)
-        return HighScores(start, self.score_learning_rate, self.floor)
+            return TopScores(start, weight != 0, self.score_learning_rate, 1.0)
+        return HighScores(start, weight != 0, self.score_learning_rate, self.floor)
 
     def objectives(self, ctx: Context) -> list[Objective]:
         """Soft: the penalty, without which nothing would be pruned."""

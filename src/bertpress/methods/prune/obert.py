@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bertpress import tasks
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.masks import mask_of, with_weights
 from bertpress.methods.sparsity import Masking, Scope, Thinning, best, largest_weights, told
@@ -164,6 +165,7 @@ class Obert(Masking):
 
     cite: ClassVar[str] = "Kurtic et al., 2022"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.LABELS, Need.CALIBRATION})
+    moves: ClassVar[bool] = True
 
     scope: Scope = Field("global", description="The same share of every matrix, or one ranking over all of them.")
     every: int = Field(100, ge=1, le=1_000_000, description="Steps after which more weights go.")
@@ -202,6 +204,10 @@ class Obert(Masking):
             for piece in tasks.pieces_of(batch, self.batch)
             if tasks.examples_of(piece) == self.batch
         ]
+
+        if not samples:
+            found = min(self.examples, len(ctx.train) if ctx.train is not None else self.examples)
+            raise RecipeError(f"batch={self.batch} must be at most the {found} examples that there are")
 
         def gradients(names: Sequence[str]) -> Iterator[list[Tensor]]:
             wanted = [model.get_parameter(name) for name in names]

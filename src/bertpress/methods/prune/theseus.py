@@ -92,6 +92,7 @@ class Theseus(Method):
     cite: ClassVar[str] = "Xu et al., 2020"
     requires: ClassVar[frozenset[Need]] = frozenset({Need.TRAINING})
     provides: ClassVar[frozenset[Trait]] = frozenset({Trait.SHALLOW})
+    reshapes: ClassVar[bool] = True
     conflicts: ClassVar[frozenset[Trait]] = frozenset({Trait.SHARED})
 
     layers: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = Field(

@@ -58,7 +58,7 @@ class Layers(Method):
         depth = len(model.blueprint.layers)
         start = self.start if self.start == "mean" else 0 if self.start == "first" else self.start - 1
         try:
-            groups = count_of(self.groups, depth)
+            groups = count_of(self.groups, depth, "groups")
             owners = group_owners(depth, groups)
             shared = share(model, owners, unit=self.unit, start=start) if owners else model
         except ValueError as fault:

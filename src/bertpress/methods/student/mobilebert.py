@@ -91,7 +91,7 @@ class MobileBert(Method):
         """
         hidden = teacher.hidden_size
         heads = self.heads or max((len(layer.attention.heads) for layer in teacher.layers), default=0) or 1
-        inner = count_of(self.bottleneck, hidden, multiple=heads)
+        inner = count_of(self.bottleneck, hidden, "bottleneck", multiple=heads)
         if inner % heads:
             raise ValueError(f"bottleneck={inner} must be a multiple of heads={heads}")
         layer = LayerSpec(
@@ -102,7 +102,7 @@ class MobileBert(Method):
             bottleneck=BottleneckSpec(size=inner),
         )
         changes = {
-            "size": count_of(self.embedding_size, hidden),
+            "size": count_of(self.embedding_size, hidden, "embedding_size"),
             "window": self.window,
             "project": "tokens",
             "norm": self.norm,
@@ -111,7 +111,7 @@ class MobileBert(Method):
             family="mobilebert",
             hidden_size=hidden,
             embeddings=EmbeddingSpec(**{**teacher.embeddings.model_dump(), **changes}),
-            layers=(layer,) * count_of(self.layers, len(teacher.layers)),
+            layers=(layer,) * count_of(self.layers, len(teacher.layers), "layers"),
             head=teacher.head,
             norm_epsilon=teacher.norm_epsilon,
             dropout=0.0,

@@ -56,7 +56,7 @@ class Transformer(Method):
         """Cut the teacher to the student's shape, or build it afresh."""
         depth = len(model.blueprint.layers)
         try:
-            kept = kept_layers(self.which, depth, depth - count_of(self.layers, depth))
+            kept = kept_layers(self.which, depth, depth - count_of(self.layers, depth, "layers"))
             student = self._random(model, kept, ctx) if self.start == "random" else self._cut(model, kept, ctx)
         except ValueError as fault:
             raise RecipeError(f"student/transformer: {fault}") from None
@@ -71,7 +71,7 @@ class Transformer(Method):
         heads, neurons = self._heads(model, ctx), self._neurons(model, ctx)
         student = keep_neurons(keep_heads(model, heads), neurons) if heads or neurons else model
         student = keep_layers(student, kept)
-        hidden = count_of(self.hidden_size, model.blueprint.hidden_size, multiple=self.multiple_of)
+        hidden = count_of(self.hidden_size, model.blueprint.hidden_size, "hidden_size", multiple=self.multiple_of)
         if hidden < model.blueprint.hidden_size:
             order = torch.argsort(hidden_magnitude(student), descending=True, stable=True)
             student = keep_hidden(student, order[:hidden].tolist())
@@ -83,7 +83,7 @@ class Transformer(Method):
         scores = task_importance(model, ctx.task, head_gates(model), ctx.batches(self.examples))
         kept = {}
         for layer, value in scores.items():
-            count = count_of(self.heads, len(value))
+            count = count_of(self.heads, len(value), "heads")
             positions = keep_best({layer: value}, count / len(value), scope="layer")[layer]
             kept[layer] = [model.blueprint.layers[layer].attention.heads[i] for i in positions]
         return kept
@@ -94,7 +94,7 @@ class Transformer(Method):
         scores = task_importance(model, ctx.task, neuron_gates(model), ctx.batches(self.examples))
         kept = {}
         for key, value in scores.items():
-            count = count_of(self.ffn, len(value), multiple=self.multiple_of)
+            count = count_of(self.ffn, len(value), "ffn", multiple=self.multiple_of)
             kept[key] = keep_best({key: value}, count / len(value), scope="layer")[key]
         return kept
 

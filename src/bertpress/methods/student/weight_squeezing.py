@@ -158,7 +158,7 @@ class WeightSqueezing(Method):
         """
         depth = len(model.blueprint.layers)
         try:
-            kept = kept_layers(self.which, depth, depth - count_of(self.layers, depth))
+            kept = kept_layers(self.which, depth, depth - count_of(self.layers, depth, "layers"))
             student = fresh(self._shape(model.blueprint, len(kept)), model, ctx.seed)
         except ValueError as fault:
             raise RecipeError(f"{NAME}: {' '.join(str(fault).split())}") from None

@@ -132,6 +132,16 @@ def test_what_cannot_be_read_is_refused(options, message):
         Augment(**options).attach(None, context())
 
 
+def test_a_plain_file_has_no_columns_for_pairs(tmp_path):
+    file = tmp_path / "more.txt"
+    file.write_text("one\ntwo\n", encoding="utf-8")
+    method = Augment(strategy="file", texts=str(file))
+    method.attach(None, context())
+    words = "more.txt: for the task mrpc its name must end in .jsonl, .*, with the columns .*, .*$"
+    with pytest.raises(RecipeError, match=f"^distill/augment: .*{words}"):
+        method.attach(None, context(PAIRS))
+
+
 def test_a_tokenizer_without_a_mask_cannot_mask():
     ctx = Context(task=TASK, tokenizer=None, seed=0)
     with pytest.raises(RecipeError, match=r"mask=0.1 needs a tokenizer with a mask token; set mask=0$"):

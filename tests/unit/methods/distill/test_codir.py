@@ -187,6 +187,18 @@ def test_texts_without_classes_are_each_their_own():
     assert classes_of(Texts()).tolist() == [0, 1, 2, 3]
 
 
+def test_a_text_without_a_label_has_a_class_of_its_own():
+    _, _, ctx = attached(tiny(0), tiny(1), labels=(1, None, 0, None, 1))
+    first, alone, second, other, again = classes_of(ctx.train).tolist()
+    assert first == again
+    assert len({first, alone, second, other}) == 4
+
+
+def test_the_cache_is_asked_for_the_layers_that_are_read():
+    method, _, ctx = attached(tiny(0), tiny(1, layers=5), labels=(0, 1))
+    assert [term.teacher_places for term in method.objectives(ctx)] == [{1, 3, 5}]
+
+
 def test_fifty_steps_lower_the_term_and_leave_the_teacher():
     method, student, ctx = attached(tiny(0), tiny(1))
     kept = {name: value.clone() for name, value in ctx.teacher.state_dict().items()}

@@ -7,6 +7,8 @@ import pytest
 import torch
 from teaching import KINDS, before_and_after, context, loss_of, padded, run_on, tiny
 
+from bertpress.encoder.blueprint import ShorteningSpec
+from bertpress.encoder.model import build_model
 from bertpress.encoder.surgery import keep_heads
 from bertpress.errors import RecipeError
 from bertpress.methods.distill.emd import EMD, STATE, cost_table, next_weights, transport
@@ -118,11 +120,36 @@ def test_the_term_is_the_sum_of_its_parts():
     torch.testing.assert_close(loss_of(method, student, ctx, batch)[0], sum(parts.values()) / 2)
 
 
+def stepped(method, ctx):
+    """What the callbacks do at the end of a step."""
+    for callback in method.callbacks(ctx):
+        callback.on_optimizer_step(None, None, None)
+
+
+def test_the_weights_follow_the_mean_of_what_the_passes_of_a_step_paid():
+    found, texts = [], [{name: value[row : row + 1] for name, value in padded().items()} for row in (0, 1)]
+    for passes in ((0, 0), (0, 1), (1, 1)):
+        method, student, ctx = attached(tiny(0), tiny(1, layers=3), update="inverse", attention=False)
+        for text in passes:
+            loss_of(method, student, ctx, texts[text])
+        paid = [each[0] for each in ctx.state[STATE].paid]
+        stepped(method, ctx)
+        assert not ctx.state[STATE].paid
+        now = next_weights(torch.stack(paid).mean(0).sum(1), even(2), update="inverse", temperature=1.0)
+        torch.testing.assert_close(ctx.state[STATE].student, now)
+        found.append(now)
+    assert not any(found[1].allclose(alone) for alone in (found[0], found[2]))
+
+
 def test_weights_of_the_layers_follow_the_mean_of_both_costs():
     found = {}
     for name, fields in {"both": {}, "attention": {"hidden": False}, "hidden": {"attention": False}}.items():
         method, student, ctx = attached(tiny(0), tiny(1, layers=3), update="inverse", **fields)
-        loss_of(method, student, ctx, padded())
+        before = even(2)
+        for _ in range(2):  # forward passes of one step
+            loss_of(method, student, ctx, padded())
+            assert ctx.state[STATE].student.equal(before)
+        stepped(method, ctx)
         found[name] = ctx.state[STATE]
     for side, count in (("student", 2), ("teacher", 3)):
         both, *parts = (getattr(found[name], side) for name in ("both", "attention", "hidden"))
@@ -172,3 +199,9 @@ def test_every_kind_of_task(kind, tmp_path):
     log, ctx = run_on(kind, EMD(), tmp_path)
     assert math.isfinite(log[-1]["terms"]["emd"])
     assert not ctx.state[STATE].teacher.allclose(even(2))
+
+
+def test_a_shortened_student_is_refused():
+    shape = tiny(0).blueprint.replace(shortening=ShorteningSpec(stride=2))
+    with pytest.raises(RecipeError, match="^distill/emd: needs layers that work on the tokens as they come"):
+        attached(build_model(shape), tiny(1))

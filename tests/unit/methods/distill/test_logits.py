@@ -121,3 +121,26 @@ def test_spans_average_start_and_end():
     teacher = torch.stack([TEACHER[:1], TEACHER[:1]], -1)
     start = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert TeacherLoss("kl", 1.0, "span")(step(task, student, teacher, batch)).item() == pytest.approx(start / 2)
+
+
+@pytest.mark.parametrize("loss", ["ce", "kl", "mse", "mae"])
+@pytest.mark.parametrize(("name", "kind", "width"), [("squad", "span", 2), ("wnut17", "token", 4)])
+def test_more_pads_change_nothing(loss, name, kind, width):
+    torch.manual_seed(0)
+    found, (student, teacher) = [], torch.randn(2, 2, 3, width)
+    for pads in (0, 1, 9):
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+        batch = {"attention_mask": torch.cat([mask, torch.zeros(2, pads, dtype=torch.long)], 1)}
+        logits = [torch.cat([side, torch.randn(2, pads, width)], 1) for side in (student, teacher)]
+        found.append(TeacherLoss(loss, 2.0, kind)(step(resolve(name), *logits, batch)))
+    torch.testing.assert_close(found[1:], found[:1] * 2)
+
+
+def test_several_labels_agree_at_no_cost():
+    task = resolve("text-classification", text_columns=("text",), label_column="label").replace(
+        labels=("a", "b"), multi_label=True, metric="f1_micro"
+    )
+    for loss, least in (("kl", 0.0), ("ce", float(soft_binary(student=TEACHER, teacher=TEACHER, temperature=2.0)))):
+        term = TeacherLoss(loss, 2.0, "sequence")
+        assert term(step(task, TEACHER, TEACHER, {})).item() == pytest.approx(least, abs=1e-6)
+        assert term(step(task, STUDENT, TEACHER, {})).item() > least + 0.1

@@ -79,6 +79,13 @@ def test_a_weight_of_zero_switches_a_term_off():
     )
 
 
+def test_the_cache_is_asked_for_the_last_layer_alone():
+    method, _, ctx = attached(tiny(0), tiny(1, layers=4))
+    assert [term.teacher_places for term in method.objectives(ctx)] == [{3}, {3}]
+    teacher = keep_heads(tiny(1, layers=4), {0: []})  # which records nothing
+    assert [term.teacher_places for term in method.objectives(context(teacher))] == [{2}, {2}]
+
+
 def test_fifty_steps_lower_the_term_and_leave_the_teacher():
     student, ctx = keep_layers(tiny(0), [0]), context(tiny(1))
     kept = {name: value.clone() for name, value in ctx.teacher.state_dict().items()}

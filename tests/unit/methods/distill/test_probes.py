@@ -55,6 +55,17 @@ def test_layers_count_as_their_probes_believe_in_the_label():
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.4], [0.4, 0.6]]))
 
 
+def test_layers_count_alike_for_a_text_without_a_label():
+    teacher = torch.tensor([[[math.log(3), 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, math.log(3)]]])
+    found = confidence(teacher, torch.tensor([0, -100]))
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.5], [0.4, 0.5]]))
+
+
+def test_the_cache_is_asked_for_the_layers_that_are_read():
+    method, _, ctx = attached(tiny(0), tiny(1, layers=5))
+    assert [term.teacher_places for term in method.objectives(ctx)] == [{0, 2, 4}]
+
+
 def test_probes_read_a_planted_class_where_it_is():
     teacher = tiny(1)
     batch = {"input_ids": torch.tensor([[6, 7], [7, 6]] * 4), "attention_mask": torch.ones(8, 2, dtype=torch.long)}

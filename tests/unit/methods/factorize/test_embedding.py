@@ -68,7 +68,7 @@ def test_both_factors_learn():
 
 
 def test_wrong_ranks_and_projected_tables_are_refused():
-    with pytest.raises(RecipeError, match="factorize/embedding: 17 must be at most the teacher's 16"):
+    with pytest.raises(RecipeError, match="factorize/embedding: size=17 must be at most the teacher's 16"):
         Embedding(size=17, weighted=False).attach(tiny(), context())
     made = Embedding(size=5, weighted=False).attach(tiny(), context())
     with pytest.raises(RecipeError, match="factorize/embedding: the token table is projected already"):

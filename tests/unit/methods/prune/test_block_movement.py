@@ -106,7 +106,7 @@ def test_penalties_apart_and_rising_with_the_threshold():
     terms = {term.name: term for term in method.objectives(ctx)}
     (callback,) = method.callbacks(ctx)
     assert isinstance(callback, Threshold)
-    assert {name: term.weight for name, term in terms.items()} == {"attention_scores": 3.0, "ffn_scores": 7.0}
+    assert {name: term.weight for name, term in terms.items()} == {"attention_penalty": 3.0, "ffn_penalty": 7.0}
     for name, mask in masks_of(ctx).items():
         mask.scores.data.fill_(1.0 if "ffn" in name else 0.0)
 
@@ -122,7 +122,7 @@ def test_penalties_apart_and_rising_with_the_threshold():
     callback.on_step_begin(None, SimpleNamespace(global_step=5, max_steps=100), None)
     callback.on_train_end(None, None, None)
     assert float(masks_of(ctx)[QUERY].threshold) == pytest.approx(0.2)
-    assert [term.name for term in BlockMovement(ffn=0.0).objectives(ctx)] == ["attention_scores"]
+    assert [term.name for term in BlockMovement(ffn=0.0).objectives(ctx)] == ["attention_penalty"]
 
 
 def test_cut_is_masked_and_whole_heads_go(tmp_path):

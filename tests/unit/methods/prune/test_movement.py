@@ -16,7 +16,13 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("made", [lambda w: TopScores(0 * w, 1e-2, 0.4), lambda w: HighScores(0 * w, 1e-2, 0.1)])
+def whole(*shape):
+    return torch.ones(*shape, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "made", [lambda w: TopScores(0 * w, w != 0, 1e-2, 0.4), lambda w: HighScores(0 * w, w != 0, 1e-2, 0.1)]
+)
 def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight(made):
     weight, wanted = drawn(6, 5).requires_grad_(), drawn(6, 5, seed=1)
     transform = made(weight.detach())
@@ -34,7 +40,7 @@ def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight(m
 def test_scores_gather_the_movement_of_the_weights():
     """With plain SGD: S = -rate * sum of (dL/dW' * W)."""
     weight = drawn(4, 4)
-    transform, expected = TopScores(torch.zeros(4, 4), 1e-2, 1.0), torch.zeros(4, 4)
+    transform, expected = TopScores(torch.zeros(4, 4), weight != 0, 1e-2, 1.0), torch.zeros(4, 4)
     optimizer = torch.optim.SGD([transform.scores], lr=0.1)
     for seed in range(5):
         gradient, current = drawn(4, 4, seed=seed), weight + drawn(4, 4, seed=seed + 9)
@@ -46,7 +52,7 @@ def test_scores_gather_the_movement_of_the_weights():
 
 
 def test_a_share_of_the_largest_scores_exactly_even_where_all_are_equal():
-    transform = TopScores(torch.zeros(10, 7), 1e-2, 0.3)
+    transform = TopScores(torch.zeros(10, 7), whole(10, 7), 1e-2, 0.3)
     assert int(transform.kept().sum()) == 21
     transform.scores.data.copy_(drawn(10, 7, seed=3))
     scores = transform.scores.detach()
@@ -65,7 +71,7 @@ def test_scores_may_start_where_magnitude_pruning_would_choose():
 
 
 def test_sigmoids_above_the_threshold_and_never_less_than_the_floor():
-    transform = HighScores(torch.zeros(20, 10), 1e-2, 0.005)
+    transform = HighScores(torch.zeros(20, 10), whole(20, 10), 1e-2, 0.005)
     transform.scores.data.copy_(drawn(20, 10, seed=3))
     transform.level.fill_(0.6)
     assert torch.equal(transform.kept(), transform.scores.detach() > torch.log(torch.tensor(1.5)))
@@ -75,7 +81,7 @@ def test_sigmoids_above_the_threshold_and_never_less_than_the_floor():
 
 
 def test_the_penalty_is_the_mean_over_matrices_and_grows_with_the_threshold():
-    small, large = HighScores(torch.zeros(2, 2), 1e-2, 0.0), HighScores(torch.zeros(8, 8), 1e-2, 0.0)
+    small, large = (HighScores(torch.zeros(n, n), whole(n, n), 1e-2, 0.0) for n in (2, 8))
     small.scores.data.fill_(1.0)
     assert activity([small, large], 0.1).item() == 0
     for transform in (small, large):
@@ -151,7 +157,7 @@ def test_it_finds_the_weights_that_grow():
     """Weights that the loss drives up get high scores, those that it drives down low ones, whatever their size."""
     weight = drawn(50, 2).abs() + 0.1
     up = torch.arange(100).reshape(50, 2) % 3 == 0
-    transform = TopScores(torch.zeros(50, 2), 1e-2, 1.0)
+    transform = TopScores(torch.zeros(50, 2), whole(50, 2), 1e-2, 1.0)
     optimizer = torch.optim.AdamW([transform.scores], lr=1e-2, weight_decay=0.0)
     for _ in range(3):
         optimizer.zero_grad()
@@ -171,3 +177,33 @@ def test_more_penalty_leaves_fewer_weights():
     assert left[0] >= left[1] >= left[2]
     assert left[2] >= sum(round(0.005 * made.get_parameter(name).numel()) for name in method.weights(made))
     assert TASK.labels == ("negative", "positive")
+
+
+@pytest.mark.parametrize("variant", ["hard", "soft"])
+def test_what_was_pruned_before_takes_no_part_in_the_choice(variant):
+    weight = drawn(8, 10)
+    weight[:, :5] = 0
+    scores = drawn(8, 10, seed=1)
+    made = (
+        TopScores(scores, weight != 0, 1e-2, 0.4) if variant == "hard" else HighScores(scores, weight != 0, 1e-2, 0.4)
+    )
+    if variant == "soft":
+        made.level.fill_(0.999)  # nothing is above it, so that the floor decides
+    kept = made.kept()
+    assert int(kept.sum()) == 32
+    assert not kept[:, :5].any()
+    assert float(scores[kept].min()) > float(scores[:, 5:][~kept[:, 5:]].max())
+
+
+@pytest.mark.parametrize("fields", [{"keep": 0.5}, {"variant": "soft", "penalty": 0.0, "threshold": 0.48}])
+def test_scores_of_tables_move_where_the_tables_are_frozen(fields):
+    method = Movement(tables=["word", "position"], score_learning_rate=0.1, **fields)
+    before = {name: weight.detach().clone() for name, weight in tiny().named_parameters() if "embeddings" in name}
+    model = train(tiny(), method, context(), 8)
+    for table in ("word", "position"):
+        kept = model.get_parameter(f"encoder.embeddings.{table}.weight").detach() != 0
+        assert 0 < int(kept.sum()) < kept.numel()
+        first, second = kept[: len(kept) // 2].float().mean(), kept[len(kept) // 2 :].float().mean()
+        assert second > 0.1 or first < 0.9, "ties kept the first rows"
+        name = f"encoder.embeddings.{table}.weight"
+        assert torch.equal(model.get_parameter(name)[kept], before[name][kept]), "a frozen table moved"

@@ -110,7 +110,7 @@ def test_as_many_groups_as_layers_share_nothing():
 @pytest.mark.parametrize(
     ("fields", "model", "message"),
     [
-        ({"groups": 5}, shaken, "share/layers: 5 must be at most the teacher's 4"),
+        ({"groups": 5}, shaken, "share/layers: groups=5 must be at most the teacher's 4"),
         ({"groups": 2, "start": 3}, shaken, "share/layers: layers [0, 1]: start=2 must be in [0, 1]"),
         ({}, shared, "share/layers: layers [1, 2, 3]: share their attention weights already"),
         ({"unit": "ffn"}, lambda: keep_neurons(shaken(), {(1, 0): range(8)}), "share/layers: layers [0, 1, 2, 3]: "

@@ -177,9 +177,9 @@ def test_a_student_of_such_a_student_has_its_embeddings():
     ("fields", "message"),
     [
         ({"bottleneck": 10}, "bottleneck=10 must be a multiple of heads=4"),
-        ({"bottleneck": 64}, "64 must be at most the teacher's 32"),
-        ({"layers": 5}, "5 must be at most the teacher's 4"),
-        ({"embedding_size": 33}, "33 must be at most the teacher's 32"),
+        ({"bottleneck": 64}, "bottleneck=64 must be at most the teacher's 32"),
+        ({"layers": 5}, "layers=5 must be at most the teacher's 4"),
+        ({"embedding_size": 33}, "embedding_size=33 must be at most the teacher's 32"),
     ],
 )
 def test_impossible_shapes_are_refused(fields, message):

@@ -84,13 +84,8 @@ def test_random_students_depend_on_the_seed_alone():
 
 
 def test_counts():
-    assert (count_of(3, 12), count_of(0.5, 12), count_of(None, 12), count_of(1, 12), count_of(1.0, 12)) == (
-        3,
-        6,
-        12,
-        1,
-        12,
-    )
-    assert count_of(0.3, 1536, multiple=64) == 448
-    with pytest.raises(RecipeError, match="student/transformer: 9 must be at most the teacher's 4"):
+    found = [count_of(size, 12, "layers") for size in (3, 0.5, None, 1, 1.0)]
+    assert found == [3, 6, 12, 1, 12]
+    assert count_of(0.3, 1536, "ffn", multiple=64) == 448
+    with pytest.raises(RecipeError, match="student/transformer: layers=9 must be at most the teacher's 4"):
         Transformer(layers=9).attach(teacher(), CTX)

@@ -203,7 +203,7 @@ def test_a_rate_of_their_own():
     ("fields", "model", "message"),
     [
         ({"hidden_size": 9, "heads": 2}, shaken, "hidden_size=9 must be a multiple of heads=2"),
-        ({"ffn": 25}, shaken, "25 must be at most the teacher's 24"),
+        ({"ffn": 25}, shaken, "ffn=25 must be at most the teacher's 24"),
         ({}, lambda: keep_neurons(shaken(), {(0, 0): []}), "needs layers with heads and neurons, without relative "
          "positions and bottlenecks"),
     ],
