@@ -16,8 +16,8 @@ from bertpress.artifact.manifest import WEIGHTS
 from bertpress.artifact.predict import logits_of
 from bertpress.artifact.sizes import file_bytes, stored_bits
 from bertpress.data import Data
-from bertpress.engines import Engine, load_engine
 from bertpress.encoder.sources import find
+from bertpress.engines import Engine, load_engine
 from bertpress.engines.staged import Staged
 from bertpress.export.parity import parity
 from bertpress.measure.bench import Candidate, interleave
@@ -159,8 +159,11 @@ def by_width_and_depth(
         return []
 
     def scored() -> dict[str, Any]:
-        made, more = artifact.load(elastic[-1]), {"threads": request.threads, "seed": request.seed}
-        return {"subnetworks": subnetworks(made, data.validation, metric=request.metric, say=say, **more)}
+        found = subnetworks(
+            artifact.load(elastic[-1]), data.validation, threads=request.threads, seed=request.seed,
+            metric=request.metric, say=say,
+        )  # fmt: skip
+        return {"subnetworks": found}
 
     found: list[dict[str, Any]] = folder.once("measured/subnetworks.json", scored)["subnetworks"]
     return found

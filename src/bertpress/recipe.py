@@ -11,13 +11,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from bertpress import plain_yaml
-from bertpress.errors import DataError, RecipeError
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Guesser, Method, Need, Trait
 from bertpress.methods.fields import suggest, validated
 from bertpress.methods.registry import find
 from bertpress.overrides import override, override_all
 from bertpress.places import is_file
-from bertpress.tasks import resolve
+from bertpress.rules import check_grids, check_stage
 from bertpress.training.settings import TrainSettings
 
 Engine = Literal["openvino", "onnx"]
@@ -168,22 +168,14 @@ class Recipe(BaseModel):
         for stage in self.stages:
             if stage.start == "pretrained":
                 traits.clear()
-            passing = [name for name, method in stage.methods if method.brings_passes()]
-            if len(passing) > 1:
-                raise RecipeError(
-                    f"{self.name} stage {stage.name}: {' and '.join(passing)} cannot share a training step"
-                )
-            self._check_data(stage)
-            self._check_tasks(stage)
+            place = f"{self.name} stage {stage.name}"
+            check_stage(stage, place)
+            check_grids(stage, place, rounded)
             for name, method in stage.methods:
-                place = f"{self.name} stage {stage.name}, {name}"
                 if Need.TRAINING in method.requires and stage.train is None:
-                    raise RecipeError(f"{place}: needs a stage that trains; give the stage a train section")
+                    raise RecipeError(f"{place}, {name}: needs a stage that trains; give the stage a train section")
                 for trait in method.conflicts & set(traits):
-                    raise RecipeError(f"{place}: cannot follow {traits[trait]}, which leaves {trait.value}")
-            self._check_augmented(stage)
-            self._check_together(stage)
-            self._check_grids(stage, rounded)
+                    raise RecipeError(f"{place}, {name}: cannot follow {traits[trait]}, which leaves {trait.value}")
             if stage.train is not None or stage.start == "pretrained":
                 rounded = None
             rounded = next((name for name, method in stage.methods if method.quantizes), rounded)
@@ -200,78 +192,6 @@ class Recipe(BaseModel):
                 raise RecipeError(f"{self.name} stage {stage.name}, {name}: {why}")
         if "teacher" in stage.guessers:
             raise RecipeError(f"{self.name} stage {stage.name}, data=unlabelled: {why}")
-
-    def _check_data(self, stage: Stage) -> None:
-        """Refuse methods that cannot learn from what the stage trains on."""
-        unlabelled, place = stage.data == "unlabelled", f"{self.name} stage {stage.name}"
-        alone = [name for name, method in stage.methods if method.unsupervised]
-        told = [name for name, method in stage.methods if method.learns_task()]
-        if alone and told:
-            raise RecipeError(f"{place}: {alone[0]} learns apart from {told[0]}; give each a stage of its own")
-        for name, method in stage.methods:
-            if Need.UNLABELLED in method.requires and not unlabelled:
-                raise RecipeError(f"{place}, {name}: needs a stage with data: unlabelled")
-            if method.learns_task() and unlabelled and not method.guessers():
-                raise RecipeError(f"{place}, {name}: learns the task, which data=unlabelled does not tell")
-            if method.supervises and method.learns_task() and not unlabelled and stage.teacher == "pretrained":
-                wanted = "say original, previous or the folder of a model"
-                raise RecipeError(f"{place}, {name}: teacher=pretrained answers no task; {wanted}")
-        if not unlabelled:
-            return
-        if stage.train is None or stage.train.select == "best":
-            raise RecipeError(f"{place}: data=unlabelled needs a train section, with select: last")
-        if not any(type(method).objectives is not Method.objectives for _, method in stage.methods):
-            raise RecipeError(f"{place}: data=unlabelled has nothing to learn; use distill/mlm or follow a teacher")
-
-    def _check_augmented(self, stage: Stage) -> None:
-        """Refuse to add rows that only a teacher can label where nothing follows one."""
-        if any(method.follows_teacher() for _, method in stage.methods):
-            return
-        for name, method in stage.methods:
-            if type(method).training_rows is not Method.training_rows:
-                wanted = "add a method that follows the teacher, such as distill/logits"
-                raise RecipeError(f"{self.name} stage {stage.name}, {name}: nobody labels what it adds; {wanted}")
-
-    def _check_together(self, stage: Stage) -> None:
-        """Refuse methods of a stage that disturb each other, whatever the model."""
-        place = f"{self.name} stage {stage.name}"
-        for i, (name, method) in enumerate(stage.methods):
-            for j, (other, beside) in enumerate(stage.methods):
-                if method.reshapes and i != j and Need.TOKENS in beside.requires:
-                    why = f"{name} runs fewer layers or heads at some steps; leave one of them out"
-                    raise RecipeError(f"{place}, {other}: compares layers, and {why}")
-                late = method.cuts() and type(method).finish is not Method.finish
-                if late and beside.quantizes and (j < i or type(beside).attach is not Method.attach):
-                    raise RecipeError(f"{place}, {name}: cuts weights that {other} quantizes; give that a later stage")
-
-    def _check_grids(self, stage: Stage, rounded: str | None) -> None:
-        """Refuse to take weights off the grids that an earlier stage has put them on, where none trains them anew."""
-        if rounded is None or stage.train is not None or stage.start == "pretrained":
-            return
-        for name, method in stage.methods:
-            if method.cuts() or method.moves:
-                why = f"takes weights off the grids of {rounded}; let that follow"
-                raise RecipeError(f"{self.name} stage {stage.name}, {name}: {why}")
-
-    def _check_tasks(self, stage: Stage) -> None:
-        """Refuse other tasks that the stage cannot learn."""
-        place = f"{self.name} stage {stage.name}, tasks"
-        for task in stage.tasks:
-            try:
-                known = resolve(task)
-            except DataError as fault:
-                raise RecipeError(f"{place}: {fault}") from None
-            if known.label_column is None:
-                raise RecipeError(f"{place}.{task}: has no labels, so that no teacher answers it")
-        if not stage.tasks:
-            return
-        if stage.train is None or stage.data == "unlabelled":
-            raise RecipeError(f"{place}: need a train section, and data: task")
-        if not any(method.supervises and Need.TEACHER in method.requires for _, method in stage.methods):
-            raise RecipeError(f"{place}: need a method that learns their teachers' answers, such as distill/logits")
-        for name, method in stage.methods:
-            if method.brings_passes():
-                raise RecipeError(f"{place}: {name} trains its own passes, which other tasks cannot share")
 
 
 def shipped() -> list[str]:

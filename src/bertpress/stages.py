@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import chain
@@ -14,10 +13,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from bertpress import artifact, tasks
+from bertpress.attaching import attached, named
 from bertpress.data import Data as Data
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.errors import ModelError, RecipeError
-from bertpress.methods.base import Context, Need
+from bertpress.errors import RecipeError
+from bertpress.methods.base import Context
 from bertpress.methods.masks import hold_blocks, hold_zeros
 from bertpress.methods.transform import bake
 from bertpress.other_tasks import Asked, Other, lessons
@@ -148,14 +148,14 @@ def _round(
     before = dict(model.storage)
     if stage.train is not None:
         ctx.stored, model.storage = before, {}  # weights that are trained leave the grids that they were on
-    model = _attached(stage, model, ctx)
+    model = attached(stage, model, ctx)
     if stage.train is not None:
         hold_zeros(model, before)
         result = _train(run, stage, stage.train, model, ctx, place)
         figures["train"] = {"epochs": stage.train.epochs, **vars_of(result)}
     bake(model)
     for name, method in sorted(stage.methods, key=lambda named: not named[1].settles):
-        with _named(stage, name):
+        with named(stage, name):
             model = method.finish(model, ctx)
     hold_blocks(model, before)
     if stage.until is not None:
@@ -165,41 +165,6 @@ def _round(
     if ctx.notes:
         figures["notes"] = ctx.notes
     return model, {**figures, "seconds": time.monotonic() - began}
-
-
-def _attached(stage: Stage, model: BertpressPreTrainedModel, ctx: Context) -> BertpressPreTrainedModel:
-    """The model with all methods of a stage on it.
-
-    Raises:
-        RecipeError: a method refuses the model, or changes layers that one before it has fitted its terms to.
-    """
-    fitted = None
-    for name, method in stage.methods:
-        before = _layers(model)
-        with _named(stage, name):
-            model = method.attach(model, ctx)
-        if fitted is not None and _layers(model) != before:
-            raise RecipeError(f"stage {stage.name}, {name}: changes layers that {fitted} compares; put it before that")
-        if Need.TOKENS in method.requires:
-            fitted = fitted or name
-    return model
-
-
-@contextmanager
-def _named(stage: Stage, method: str) -> Iterator[None]:
-    """Put stage and method before an error that does not name the method yet."""
-    try:
-        yield
-    except (ModelError, RecipeError) as fault:
-        if method in str(fault):
-            raise
-        raise type(fault)(f"stage {stage.name}, {method}: {fault}") from None
-
-
-def _layers(model: BertpressPreTrainedModel) -> tuple[int, tuple[int, ...]]:
-    """What terms that compare layers depend on: the width, and the heads of each layer."""
-    shape = model.blueprint
-    return shape.hidden_size, tuple(len(layer.attention.heads) for layer in shape.layers)
 
 
 def vars_of(result: TrainResult) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bertpress.encoder.imports import Loaded, load_pretrained, tokenizer_beside
 from bertpress.encoder.model import BertpressPreTrainedModel
-from bertpress.encoder.surgery import order_labels
+from bertpress.encoder.relabel import order_labels
 from bertpress.encoder.tokenizers import cuts_alike, same_ids
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context

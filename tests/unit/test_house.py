@@ -23,9 +23,11 @@ FLOORS = [
     {"tasks", "engines", "export", "artifact", "training", "measure", "report", "methods"},
     {
         "recipe",
+        "rules",
         "repeated",
         "runfolder",
         "stages",
+        "attaching",
         "outcome",
         "teacher",
         "supervision",

@@ -110,6 +110,10 @@ def put(*path, value):
         (put("stages", 0, "use", 0, value="prune/head"),
          f'{ONE}: unknown method "prune/head"; did you mean "{HEADS}"?'),
         (put("stages", 0, "use", 0, value={HEADS: {"keep": 1.4}}), f"{ONE}, {HEADS}: keep=1.4 must be in (0, 1]"),
+        (put("stages", 0, "use", 0, value={"prune/magnitude": {"tables": ["word", "words"]}}),
+         f"{ONE}, prune/magnitude: tables[1]='words' must be one of word, position, segment"),
+        (put("stages", 0, "use", 0, value={"prune/dynabert": {"widths": [0.5, 2]}}),
+         f"{ONE}, prune/dynabert: widths[1]=2 must be a number in (0, 1]"),
         (put("stages", 1, "train", value=2), "two.yaml stage 2: train must be a mapping, not 2"),
         (put("stages", 1, "repeat", value=0), "two.yaml stage 2: repeat=0 must be in [1, 1000]"),
         (put("export", value=["tflite"]), None),
@@ -122,7 +126,7 @@ def test_wrong_recipes_are_refused_in_one_line(change, message):
     said = str(refused.value)
     assert "\n" not in said
     if message is None:
-        assert said.startswith("two.yaml: export='tflite' must be ")
+        assert said.startswith("two.yaml: export[0]='tflite' must be one of ")
     else:
         assert said == message
 

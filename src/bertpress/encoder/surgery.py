@@ -307,19 +307,6 @@ def keep_hidden(model: BertpressPreTrainedModel, kept: Sequence[int]) -> Bertpre
     return rebuild(model, blueprint.replace(hidden_size=len(index), embeddings=embeddings), state)
 
 
-def order_labels(model: BertpressPreTrainedModel, order: Sequence[int]) -> BertpressPreTrainedModel:
-    """The same answers under other numbers: label i is what label ``order[i]`` was, at every exit too.
-
-    Label names are left to the caller; a classifier that was quantized is kept in float.
-    """
-    state, index = _state(model), torch.tensor(order)
-    moved = [name for name in state if name.endswith(("classifier.weight", "classifier.bias"))]
-    for name in moved:
-        state[name] = state[name].index_select(0, index.to(state[name].device))
-    storage = {name: stored for name, stored in model.storage.items() if name not in moved}
-    return rebuild(model, model.blueprint, state, storage)
-
-
 def keep_positions(model: BertpressPreTrainedModel, longest: int) -> BertpressPreTrainedModel:
     """End the position table where inputs of ``longest`` tokens do; one that ends before stays."""
     table, state = model.blueprint.embeddings, _state(model)

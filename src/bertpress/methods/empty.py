@@ -32,8 +32,13 @@ def idle(into: Tensor, out: Tensor, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def cut_empty(model: Model) -> Model:
-    """The model without its idle heads and neurons, computing the same; what is left keeps its storage plan."""
+def cut_empty(model: Model, multiple_of: int = 1) -> Model:
+    """The model without its idle heads and neurons, computing the same; what is left keeps its storage plan.
+
+    Args:
+        model: without transforms.
+        multiple_of: as many idle neurons stay as make the width of a network a multiple of this.
+    """
     heads: dict[int, list[int]] = {}
     neurons: dict[tuple[int, int], list[int]] = {}
     shifts: dict[tuple[int, str], Tensor] = {}
@@ -47,7 +52,9 @@ def cut_empty(model: Model) -> Model:
                 constant = unit.context_slot(writer(unit.value).bias)
                 shifts[i, "attention.output"] = _constant(unit.output, constant, gone, size)
         for j, network in enumerate(layer.networks() if layer.spec.ffn_from is None else []):
-            if network.width and bool((gone := _gone(network.inner, network.outer, 1)).any()):
+            gone = _gone(network.inner, network.outer, 1) if network.width else torch.zeros(0, dtype=torch.bool)
+            gone[gone.nonzero()[: -int((~gone).sum()) % multiple_of]] = False
+            if bool(gone.any()):
                 neurons[i, j] = (~gone).nonzero().flatten().tolist()
                 constant = network.inner_slot(ACTIVATIONS[network.activation](writer(network.inner).bias))
                 shifts[i, f"ffn.{j}.outer"] = _constant(network.outer, constant, gone, 1)

@@ -98,7 +98,18 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] in ("value_error", "assertion_error"):
         return f"{name}={value!r}: {str(fault['msg']).removeprefix('Value error, ')}"
-    return f"{name}={value!r} must be {allowed(model.model_fields[name])}"
+    field = model.model_fields[name]
+    place = fault["loc"][1] if len(fault["loc"]) > 1 else None
+    if isinstance(place, int) and (item := _item(field.annotation)) is not None:
+        return f"{name}[{place}]={value!r} must be {' or '.join(_allowed_type(item))}"
+    return f"{name}={value!r} must be {allowed(field)}"
+
+
+def _item(annotation: Any) -> Any:
+    """What a list of this type holds; None where it is of no list."""
+    if get_origin(annotation) in (tuple, list):
+        return get_args(annotation)[0]
+    return next((found for part in get_args(annotation) if (found := _item(part)) is not None), None)
 
 
 def validated(model: type[Model], fields: Any, place: str) -> Model:

@@ -130,6 +130,9 @@ class BlockMovement(Method):
     cooldown: float = Field(0.3, ge=0, lt=1, description="Share of the steps at the end in which it stays.")
     floor: float = Field(0.005, ge=0, le=1, description="Share of each matrix's blocks that stays in any case.")
     fill: bool = Field(False, description="Make heads that are left dense again; only whole heads and neurons go.")
+    multiple_of: int = Field(
+        1, ge=1, le=1024, description="Widths of networks are rounded up to what the hardware likes."
+    )
 
     @model_validator(mode="after")
     def _rises(self) -> BlockMovement:
@@ -176,7 +179,7 @@ class BlockMovement(Method):
         if self.fill:
             cut = self._filled(model, masks)
         else:
-            cut = cut_empty(model)
+            cut = cut_empty(model, self.multiple_of)
             for name in masks.keys() & {name for name, _ in cut.unique_weights()}:
                 store_in_blocks(cut, name, (self.size, self.size))
         shape, before = cut.blueprint.layers, model.blueprint.layers
@@ -192,7 +195,7 @@ class BlockMovement(Method):
         weights = {name: model.get_parameter(name).detach() for name in masks}
         emptied = {name: weight * spread(masks[name].kept, masks[name].block, weight.shape)
                    for name, weight in weights.items()}  # fmt: skip
-        cut = cut_empty(with_weights(model, emptied))
+        cut = cut_empty(with_weights(model, emptied), self.multiple_of)
         heads = {
             i: layer.attention.heads for i, layer in enumerate(cut.blueprint.layers) if layer.attention_from is None
         }

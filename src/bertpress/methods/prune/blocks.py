@@ -112,6 +112,9 @@ class Blocks(Method):
     epsilon: float = Field(1e-3, gt=0, le=1, description="Added to squared norms: where the penalty stops to grow.")
     refresh: int = Field(100, ge=1, le=1_000_000, description="Steps after which the penalty's factors follow.")
     cut: bool = Field(True, description="Take out heads and neurons none of whose weights is left.")
+    multiple_of: int = Field(
+        1, ge=1, le=1024, description="Widths of networks are rounded up to what the hardware likes."
+    )
 
     def attach(self, model: Model, ctx: Context) -> Model:
         """Take down the first factors."""
@@ -138,7 +141,7 @@ class Blocks(Method):
         for name, weight in weights.items():
             weight.detach().mul_(spread(kept[name], self._block(weight), weight.shape))
         if self.cut:
-            model = cut_empty(model)
+            model = cut_empty(model, self.multiple_of)
         for name, weight in self._weights(model).items():
             store_in_blocks(model, name, self._block(weight))
         left, total = sum(int(mask.sum()) for mask in kept.values()), sum(mask.numel() for mask in kept.values())

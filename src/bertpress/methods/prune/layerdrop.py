@@ -58,7 +58,7 @@ class Layerdrop(Method):
     @model_validator(mode="after")
     def _possible(self) -> Layerdrop:
         if self.strategy == "every_other" and self.drop > 0.5:
-            raise ValueError("drop must be at most 0.5 with strategy=every_other")
+            raise ValueError(f"drop={self.drop:g} must be at most 0.5 with strategy=every_other")
         return self
 
     def attach(self, model: Model, ctx: Context) -> Model:

@@ -11,6 +11,7 @@ from bertpress.artifact.codecs.bitmap import block_of_zeros
 from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.methods.base import Context
+from bertpress.methods.empty import cut_empty
 from bertpress.methods.prune.blocks import Blocks, Reweight, factors, group_block, group_lasso, squared_norms
 from bertpress.methods.weights import matrices
 from bertpress.tasks import resolve
@@ -162,6 +163,18 @@ def test_neurons_and_heads_without_weights_are_cut_and_nothing_changes():
     assert cut.blueprint.layers[1].ffn == (26,)
     with torch.no_grad():
         torch.testing.assert_close(cut(IDS).logits, masked(IDS).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("multiple_of", "left"), [(1, 25), (4, 28), (27, 27), (64, 28)])
+def test_widths_are_rounded_up_with_neurons_that_do_nothing(multiple_of, left):
+    model = tiny()
+    network = model.encoder.layers[1].ffn[0]
+    network.inner.weight.data[[2, 5]] = 0
+    network.outer.weight.data[:, 7] = 0
+    cut = cut_empty(model, multiple_of)
+    assert cut.blueprint.layers[1].ffn == (left,)
+    with torch.no_grad():
+        torch.testing.assert_close(cut(IDS).logits, model(IDS).logits, atol=1e-6, rtol=0)
 
 
 def copy_of(model):

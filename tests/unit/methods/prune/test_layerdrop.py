@@ -96,7 +96,7 @@ def test_what_stays_is_bit_equal(strategy, kept):
 
 
 def test_what_cannot_be_is_refused_before_training():
-    with pytest.raises(ValueError, match=r"drop must be at most 0.5 with strategy=every_other"):
+    with pytest.raises(ValueError, match=r"drop=0.6 must be at most 0.5 with strategy=every_other"):
         Layerdrop(drop=0.6)
     with pytest.raises(RecipeError, match=r"prune/layerdrop: drop=4 must be in \[0, 3\] for 4 layers"):
         Layerdrop(drop=0.9, strategy="top").attach(model_of(4), CTX)
