@@ -56,5 +56,7 @@ def students():
         "siamese": student(LSTM, pooling="ends", dense_size=10, activation="relu", siamese=True),
         "cnn": student(CONVOLUTION, WIDE, pooling="max", dense=False),
         "cells": student(CELL, CELL, WIDE, CELL, pooling="mean"),
+        "bag": student(pooling="mean", dense_size=10, activation="relu"),
+        "attentive": student(LSTM, ATTENTION, LSTM, pooling="mean", dense_size=10, activation="relu"),
         "short": student(ATTENTION, LSTM, WIDE, kind="span", shortening=ShorteningSpec(stride=4)),
     }

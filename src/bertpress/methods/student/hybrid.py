@@ -2,6 +2,7 @@
 
 Source: WaLDORf, Tian et al. 2019, arXiv:1912.06638: a strided convolution makes the sequence shorter, Transformer
 layers work on the short one, a transposed convolution and a skip connection give every token its state back.
+With no layer at all it is the smallest student of Wasserblat et al. 2020: a dense layer on the mean word vector.
 Departs from it: kernel and stride of both convolutions are the same; which layers stand between them is free, also
 convolutions and LSTMs; hidden states and attention of the teacher, whose sequence is longer, are not matched.
 """
@@ -32,8 +33,8 @@ class Hybrid(Student):
 
     cite: ClassVar[str] = "Tian et al., 2019"
 
-    layers: Annotated[tuple[Kind, ...], Field(min_length=1, max_length=64)] = Field(
-        ("attention",) * 4, description="What mixes the tokens of each layer: attention, convolution or lstm."
+    layers: Annotated[tuple[Kind, ...], Field(max_length=64)] = Field(
+        ("attention",) * 4, description="What mixes the tokens of each layer: attention, convolution or lstm; none: a bag of words."
     )
     shorten: int = Field(4, ge=1, le=64, description="Tokens that become one state before the layers; 1: none do.")
     hidden_size: Width | None = Field(None, description="Width of all layers; null: as the teacher's.")

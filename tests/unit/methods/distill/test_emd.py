@@ -3,6 +3,7 @@
 import math
 from itertools import permutations
 
+import ot
 import pytest
 import torch
 from teaching import KINDS, before_and_after, context, loss_of, padded, run_on, tiny
@@ -35,6 +36,16 @@ def test_flows_have_their_marginals_and_no_fixed_mapping_is_cheaper(rows, column
     torch.testing.assert_close(flows.sum(1), sources, atol=1e-9, rtol=0)
     torch.testing.assert_close(flows.sum(0), targets, atol=1e-9, rtol=0)
     assert (flows * costs).sum() < (torch.outer(sources, targets) * costs).sum()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 4), (3, 6), (4, 12), (7, 5)])
+def test_flows_are_those_of_the_optimal_transport_library(rows, columns):
+    random = torch.Generator().manual_seed(10 * rows + columns)
+    costs = torch.rand(rows, columns, generator=random, dtype=torch.float64)
+    sources, targets = (torch.rand(n, generator=random, dtype=torch.float64) + 0.01 for n in (rows, columns))
+    sources, targets = sources / sources.sum(), targets / targets.sum()
+    theirs = torch.from_numpy(ot.emd(sources.numpy(), targets.numpy(), costs.numpy()))
+    torch.testing.assert_close(transport(costs, sources, targets), theirs, atol=1e-9, rtol=0)
 
 
 def test_flows_are_the_cheapest_of_all_permutations():

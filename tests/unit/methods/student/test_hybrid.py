@@ -34,6 +34,18 @@ def test_layers_are_what_was_asked_for():
 
 
 @torch.no_grad()
+def test_without_a_layer_it_is_a_bag_of_words():
+    model = Hybrid(layers=(), shorten=1, hidden_size=24, dense=40).attach(teacher(), context())
+    assert model.blueprint.embeddings.positions == 0
+    ids = torch.tensor([[9, 5, 7, 6, 8]])
+    torch.testing.assert_close(model(ids).logits, model(ids[:, [2, 0, 4, 1, 3]]).logits)
+    assert not torch.allclose(model(ids).logits, model(ids + 1).logits)
+    width, head = model.blueprint.embeddings.size, model.blueprint.macs(5)
+    assert head["attention"] == head["ffn"] == head["mixer"] == 0
+    assert sum(head.values()) == 5 * width * 24 + 24 * 40 + 40 * 2
+
+
+@torch.no_grad()
 def test_the_skip_tells_tokens_of_a_group_apart():
     model = Hybrid().attach(teacher("token"), context("token"))
     for weight in (model.encoder.shortening.up.weight, model.encoder.shortening.up.bias):
