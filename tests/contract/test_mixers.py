@@ -48,8 +48,8 @@ def test_it_works_or_refuses_in_a_line(name, kind, others, pressed_unless_refuse
 @pytest.mark.parametrize(
     ("name", "kind", "reason"),
     [
-        ("prune/heads", "bilstm", "stage only, prune/heads: the model has no units of that kind to rank (convolutions and "
-         "LSTMs have none)"),
+        ("prune/heads", "bilstm", "stage only, prune/heads: the model has no units of that kind to rank "
+         "(convolutions and LSTMs have none)"),
         ("prune/schubert", "hybrid", "prune/schubert: hidden dimensions that convolutions or LSTMs read cannot be cut"),
         ("prune/snip", "bilstm", "prune/snip: the model has neither heads nor feed-forward networks to remove"),
         ("prune/snip", "hybrid", "prune/snip: needs layers that work on the tokens as they come, not shortened or "

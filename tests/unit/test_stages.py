@@ -224,3 +224,22 @@ def test_too_few_examples_for_a_sample_are_said_in_a_line(run, model):
     stage = Stage(name="only", methods=(("prune/obert", find("prune/obert")(examples=8, batch=32)),))
     with pytest.raises(RecipeError, match="^stage only, prune/obert: batch=32 must be at most the 8 examples that"):
         run_stage(run, stage, 1, model(), model())
+
+
+@pytest.mark.parametrize("head", ["fresh", "rewind"])
+def test_a_ticket_can_begin_again_as_a_bare_encoder(run, model, tiny_model, head):
+    """The pre-trained model that a fine-tuned one came from has no classifier: a new one is drawn."""
+    stage = stage_of(("prune/lottery_ticket", {"rewind": str(tiny_model), "head": head}))
+    after, _ = run_stage(run, stage, 1, model(), model())
+    kept = after.get_parameter("encoder.layers.0.attention.query.weight") != 0
+    assert 0 < int(kept.sum()) < kept.numel()
+
+
+@pytest.mark.parametrize("use", [("prune/ziplm", {}), ("prune/fisher", {"tune": "weights"})])
+def test_zeros_are_not_given_new_values(run, model, use):
+    sparse = model()
+    sparse.get_parameter("encoder.layers.0.ffn.0.inner.weight").data[:, ::2] = 0
+    stage = Stage(name="only", methods=((use[0], find(use[0])(examples=8, **use[1])),))
+    words = f"^{use[0]}.*: gives all weights new values, and encoder.layers.0.ffn.0.inner.weight was pruned; let the"
+    with pytest.raises(RecipeError, match=words):
+        run_stage(run, stage, 1, sparse, sparse)

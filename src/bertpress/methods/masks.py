@@ -12,6 +12,7 @@ from bertpress.artifact.codecs.bitmap import block_of_zeros, thinned
 from bertpress.encoder.grids import Block
 from bertpress.encoder.surgery import rebuild
 from bertpress.encoder.transforms import put, transforms
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Model
 from bertpress.methods.transform import WeightTransform
 
@@ -95,6 +96,17 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
 def is_sparse(weight: Tensor, block: Block | None = None) -> bool:
     """Whether a matrix or table has so many zeros that a bitmap of them pays: it must have been pruned."""
     return thinned(weight.detach().cpu(), None, block) is not None
+
+
+def refuse_zeros(model: Model, method: str) -> None:
+    """Refuse a model that single weights were pruned from, where ``method`` would give the zeros other values.
+
+    Raises:
+        RecipeError: naming the method and a matrix.
+    """
+    for name, weight in model.unique_weights():
+        if is_sparse(weight):
+            raise RecipeError(f"{method}: gives all weights new values, and {name} was pruned; let the pruning follow")
 
 
 def hold_zeros(model: Model, before: Mapping[str, Stored] | None = None) -> None:

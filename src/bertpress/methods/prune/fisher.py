@@ -29,6 +29,7 @@ from bertpress.errors import RecipeError
 from bertpress.methods.activations import calibration
 from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.budgets import Budgeted, Place, cut, factored, gates, layer_of, places
+from bertpress.methods.masks import refuse_zeros
 from bertpress.methods.relay import Enough, Relay
 from bertpress.training.importance import task_gradients
 
@@ -253,6 +254,8 @@ class Fisher(Budgeted):
         self.checked(model, "prune/fisher")
         if self.tune == "weights" and (thin := factored(model)) is not None:
             raise RecipeError(f"prune/fisher: tune=weights needs whole matrices, and {thin} is one of two factors")
+        if self.tune == "weights":
+            refuse_zeros(model, "prune/fisher, tune=weights")
         batches = calibration(model, ctx, self.examples, by_length=True)
         choice = self.sizes(model, ctx, batches)
         gradients = task_gradients(model, ctx.task, gates(model), ctx.batches(self.examples, by_length=True))

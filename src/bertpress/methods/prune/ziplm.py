@@ -28,6 +28,7 @@ from bertpress.methods.base import Context, Model, Need
 from bertpress.methods.budgets import Budgeted, Key, Place, Sizes, cut, places
 from bertpress.methods.distances import logit_distance
 from bertpress.methods.low_rank import damped
+from bertpress.methods.masks import refuse_zeros
 from bertpress.methods.moments import input_moments
 
 MUTATION = 0.1
@@ -238,9 +239,10 @@ class Ziplm(Budgeted):
         """Solve, choose, cut.
 
         Raises:
-            RecipeError: the model cannot be cut, or the budget is too small.
+            RecipeError: the model cannot be cut, has single weights pruned, or the budget is too small.
         """
         self.checked(model, "prune/ziplm")
+        refuse_zeros(model, "prune/ziplm")
         batches = calibration(model, ctx, self.examples, by_length=True)
         choice, found = self.sizes(model, ctx, batches), places(model)
         moments = input_moments(model, [place.reader for place in found.values()], batches)

@@ -34,7 +34,8 @@ class Hybrid(Student):
     cite: ClassVar[str] = "Tian et al., 2019"
 
     layers: Annotated[tuple[Kind, ...], Field(max_length=64)] = Field(
-        ("attention",) * 4, description="What mixes the tokens of each layer: attention, convolution or lstm; none: a bag of words."
+        ("attention",) * 4,
+        description="What mixes the tokens of each layer: attention, convolution, lstm; no layer: a bag of words.",
     )
     shorten: int = Field(4, ge=1, le=64, description="Tokens that become one state before the layers; 1: none do.")
     hidden_size: Width | None = Field(None, description="Width of all layers; null: as the teacher's.")
