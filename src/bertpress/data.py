@@ -77,6 +77,8 @@ def load_data(request: Request) -> Data:
         splits[name] = rows
     own = find(request.model).config.get("id2label") if request.task.labels is None else None
     task = tasks.with_labels(request.task, splits["train"], own)
+    for rows in splits.values():
+        tasks.check_texts(task, rows)
     tasks.with_labels(task, splits["validation"])  # a label never seen in train is found now, not after training
     data = Data(task, splits["train"], splits["validation"])
     if request.recipe.labels is not None:

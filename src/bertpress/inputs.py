@@ -225,12 +225,17 @@ def texts_from(lines: Iterable[str], task: Task | None) -> Iterator[Any]:
     pairs = task is not None and len(task.text_columns) == 2
     for number, line in enumerate(lines, 1):
         text = line.rstrip("\r\n")
-        if not pairs:
-            yield text
-        elif text[:1] in ("[", "{"):
-            try:
-                yield json.loads(text)
-            except ValueError as fault:
+        text = text.removeprefix("\ufeff") if number == 1 else text  # a byte order mark
+        yield _pair(text, number) if pairs else text
+
+
+def _pair(text: str, number: int) -> Any:
+    """Two texts from a line."""
+    parts = text.split("\t")
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except ValueError as fault:
+            if len(parts) != 2:
                 raise DataError(f"standard input line {number}: broken JSON ({fault})") from None
-        else:
-            yield text.split("\t") if "\t" in text else text
+    return parts if len(parts) > 1 else text

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 from typing_extensions import Unpack
 
 from bertpress.artifact import Artifact
-from bertpress.artifact.folder import machine_errors
+from bertpress.artifact.folder import machine_errors, write_file
 from bertpress.encoder.imports import load_pretrained
 from bertpress.encoder.sources import find
 from bertpress.engines import Speed
-from bertpress.errors import UserError
+from bertpress.errors import DataError, UserError
 from bertpress.inputs import TaskOptions, folder_of, model_of, opened, rows_of, task_of
 from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import environment, usable_cores
@@ -77,6 +77,9 @@ def bench(
     if folder is None:
         raise UserError(f"bench: baseline {baseline} has no weights; name a folder or a model of the hub")
     made = [opened(artifact) for artifact in artifacts]
+    for one in made:
+        if one.task is not None and one.task.kind != named.kind:
+            raise DataError(f"task {named.name}: is {named.kind}, but {one.path} is for {one.task.kind}")
     rows = None if isinstance(data, str | Path) else rows_of(data, "validation")
     if rows is None:
         rows = load_rows(named, "validation", folder_of(data), labelled=False)
@@ -163,7 +166,7 @@ def draw_profile(
 
 
 def _write_html(figures: dict[str, Any], path: Path) -> None:
-    path.write_text(profile_page(figures), encoding="utf-8")
+    write_file(path, profile_page(figures))
 
 
 def report(run: str | Path, *, out: str | Path | None = None) -> Path:
@@ -174,9 +177,7 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
         out: the HTML file; ``report.html`` in the folder when None.
     """
     place = Path(out) if out is not None else Path(run) / "report.html"
-    page = run_page(results(run))
-    with machine_errors(place):
-        place.write_text(page, encoding="utf-8")
+    write_file(place, run_page(results(run)))
     return place
 
 
@@ -195,4 +196,6 @@ def results(run: str | Path) -> dict[str, Any]:
         raise UserError(f"{place}: is not JSON ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"{place}: must hold an object")
+    if not any(found.get(key) for key in ("artifact", "metric", "metrics")):
+        raise UserError(f"{place}: holds no figures of a run: artifact, metric or metrics")
     return found

@@ -147,8 +147,6 @@ def _learnt(stage: Stage, other: Other, ctx: Context) -> tuple[Encoded, list[Obj
     methods = [method for _, method in stage.methods]
     rows = reduce(lambda rows, method: method.training_rows(rows, there), methods, other.rows)
     data = there.train = tasks.encode(other.task, rows, ctx.tokenizer, training=True)
-    if data.note:
-        ctx.say(f"{other.task.name}: {data.note}")
     made = [term for method in methods if method.supervises for term in method.objectives(there)]
     terms = [term for term in made if not term.captures]
     read_by_both(data, terms, there, f"stage {stage.name}, tasks.{other.task.name}")

@@ -43,7 +43,7 @@ class RunFolder:
     @classmethod
     def _begin(cls, path: Path, plain: dict[str, Any], resume: bool) -> None:
         if exists(path) and not is_dir(path):
-            raise UserError(f"{path}: is not empty and holds no run; choose another --out")
+            raise UserError(f"{path}: is a file; choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as fault:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from bertpress import __version__, artifact, tasks
 from bertpress.artifact import Artifact, Parent
 from bertpress.data import Data, load_data, load_unlabelled
-from bertpress.encoder.imports import tokenizer_of
+from bertpress.encoder.imports import Loaded, tokenizer_of
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.measure.environment import environment
 from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
@@ -27,6 +27,7 @@ from bertpress.supervision import guessing_teacher, masked_lm_of
 from bertpress.tasks import Rows, Task
 from bertpress.teacher import make_teacher, trained_model
 from bertpress.training import TrainSettings, distributed
+from bertpress.training.teacher import weights_digest
 
 Say = Callable[[str], None]
 
@@ -176,7 +177,8 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
     check_readings(recipe, data.task, tokenizer, request.teacher)
     others = load_others(request, data.task, tokenizer)
 
-    identity = {**request.identity(), "revision": source.revision}
+    identity = identity_of(request, source, {"train": data.train, "rest": data.rest, "validation": data.validation,
+                                             "unlabelled": texts})  # fmt: skip
     folder = RunFolder.open(request.out, identity, resume=request.resume)
     with folder.held():
         folder.write("recipe.yaml", recipe.to_yaml())
@@ -199,6 +201,16 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
         pressed = save_artifact(request, folder, data, model, shared.current, parent)
         distributed.by_first(lambda: complete(request, data, pressed, say))
         yield Pressed(folder, data, baseline, pressed, reports)
+
+
+def identity_of(request: Request, source: Loaded, rows: Mapping[str, Rows | None]) -> dict[str, Any]:
+    """What must be the same for a run to go on: the request, the model's weights, and the rows that it reads."""
+    return {
+        **request.identity(),
+        "revision": source.revision,
+        "weights": weights_digest(source.model)[:16],
+        "rows": {split: None if each is None else each.digest for split, each in rows.items()},
+    }
 
 
 def press(request: Request, say: Say = lambda line: None) -> Pressed:
@@ -279,7 +291,8 @@ def fine_tune(
     rows = load_data(request)
     source = trained_model(model, rows.task)
     tokenizer = tokenizer_of(source)
-    folder = RunFolder.open(out, {**request.identity(), "revision": source.revision}, resume=resume)
+    identity = identity_of(request, source, {"train": rows.train, "validation": rows.validation})
+    folder = RunFolder.open(out, identity, resume=resume)
     with folder.held():
         shared = Run(folder, rows, tokenizer, seed, say)
         trained, report = run_stage(shared, recipe.stages[0], 1, source.model, source.model)

@@ -248,8 +248,6 @@ def encoded_splits(
     """
     rows, held_out = data.selection(seed) if settings.select == "best" else (data.train, None)
     encoded = tasks.encode(data.task, rows_for(rows), tokenizer, training=True)
-    if encoded.note:
-        say(encoded.note)
     validation = None if held_out is None else tasks.encode(data.task, held_out, tokenizer, training=False)
     return Splits(encoded, validation)
 

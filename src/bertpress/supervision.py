@@ -14,7 +14,7 @@ from bertpress.encoder.tokenizers import cuts_alike, same_ids
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context
 from bertpress.recipe import Stage
-from bertpress.tasks import Encoded, Task, encode, resolve
+from bertpress.tasks import Encoded, Task, encode, resolve, whole_number
 from bertpress.training import Objective
 
 WHOLE_TEXTS = ("sequence", "embedding")
@@ -63,11 +63,11 @@ def answering(loaded: Loaded, task: Task, place: str) -> BertpressPreTrainedMode
     """
     if not loaded.fine_tuned:
         raise RecipeError(f"{place}: has no trained head for the task {task.name}")
-    if loaded.id2label is None or not task.labels or all(name.isdigit() for name in task.labels):
+    if loaded.id2label is None or not task.labels or all(whole_number(name) is not None for name in task.labels):
         return loaded.model
     theirs = [loaded.id2label[i].casefold() for i in sorted(loaded.id2label)]
     ours = [name.casefold() for name in task.labels]
-    if theirs == ours or all(name.isdigit() for name in theirs):
+    if theirs == ours or all(whole_number(name) is not None for name in theirs):
         return loaded.model
     if sorted(theirs) != sorted(ours):
         told = ", ".join(loaded.id2label[i] for i in sorted(loaded.id2label))

@@ -1,5 +1,6 @@
 """The command line: one real run on a tiny model, what is printed where, exit statuses, mistakes in one line."""
 
+import errno
 import io
 import json
 import os
@@ -136,6 +137,39 @@ def test_export_and_report_name_what_they_wrote(finished, bertpress, tmp_path):
     page = tmp_path / "page.html"
     assert bertpress("report", out, "--html", page) == (0, f"{page}\n", "")
     assert page.read_bytes() == (out / "report.html").read_bytes()
+
+
+def test_a_page_that_cannot_be_written_is_as_it_was(finished, bertpress, tmp_path, monkeypatch):
+    out, _ = finished
+    page = tmp_path / "page.html"
+    page.write_text("precious", encoding="utf-8")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("os.fsync", full)
+    status, _, said = bertpress("report", out, "--html", page)
+    assert (status, said) == (2, f"error: {page}: no space left on the disk\n")
+    assert page.read_text(encoding="utf-8") == "precious"
+    assert list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"artifact": {}, "baseline": {}}'])
+def test_without_figures_there_is_no_page(bertpress, tmp_path, content):
+    (tmp_path / "results.json").write_text(content, encoding="utf-8")
+    status, _, said = bertpress("report", tmp_path)
+    assert (status, said.count("\n")) == (2, 1)
+    assert said.endswith("results.json: holds no figures of a run: artifact, metric or metrics\n")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_bench_refuses_texts_of_another_task(finished, bertpress, tiny_data):
+    out, _ = finished
+    words = ["bench", out, "--baseline", out / "teacher", "--task", "text-regression", "--data", tiny_data()]
+    status, _, said = bertpress(*words, "--threads", 1)
+    assert (status, said.count("\n")) == (2, 1)
+    assert "is text-regression, but" in said
+    assert "is for text-classification" in said
 
 
 def test_bench_tells_a_ratio(finished, bertpress, tiny_data):

@@ -108,3 +108,5 @@ def test_lines_of_standard_input():
     assert found == [["who", "anna"], ["who", "anna"], {"question": "who", "context": "anna"}]
     with pytest.raises(DataError, match="standard input line 1: broken JSON"):
         list(inputs.texts_from(["[a\n"], two))
+    assert list(inputs.texts_from(["[deleted] by user\tanna\n"], two)) == [["[deleted] by user", "anna"]]
+    assert list(inputs.texts_from(["\ufeffwarm\n", "\ufeffwarm\n"], one)) == ["warm", "\ufeffwarm"]

@@ -1,9 +1,15 @@
 """What a run hands on from one end of its straight line to the other."""
 
+import shutil
 from dataclasses import replace
 
+import pytest
+from safetensors.torch import load_file, save_file
+
 from bertpress import runner, tasks
+from bertpress.errors import DataError, UserError
 from bertpress.recipe import Recipe
+from bertpress.training import TrainSettings
 
 SHORT = {"epochs": 1, "max_steps": 2, "batch_size": 8, "precision": "float32"}
 
@@ -39,3 +45,40 @@ def test_sub_networks_of_a_stage_are_in_the_report_though_one_is_cut_out_at_last
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert 'id="sub-networks"' in page
     assert "0.5 × 1" in page
+
+
+def test_a_run_goes_on_with_the_rows_and_the_weights_that_it_began_with(tiny_model, tiny_data, tmp_path):
+    data, model = tmp_path / "data", tmp_path / "model"
+    shutil.copytree(tiny_data(), data)
+    shutil.copytree(tiny_model, model)
+    task = tasks.resolve("text-classification", text_columns=("text",), label_column="label")
+    settings = TrainSettings(**SHORT)
+
+    def tuned(resume):
+        return runner.fine_tune(model, task, tmp_path / "run", data=data, settings=settings, resume=resume)
+
+    first = tuned(False)
+    assert tuned(True)["metric"] == first["metric"]
+    train = data / "train.jsonl"
+    lines = train.read_text(encoding="utf-8").splitlines()
+    train.write_text("\n".join(lines[::-1]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r'run: holds a run with rows.train="\d+ rows, [0-9a-f]+", not "\d+ rows, '):
+        tuned(True)
+    train.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tuned(True)
+    weights = load_file(model / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r'run: holds a run with weights="[0-9a-f]+", not '):
+        tuned(True)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_text_that_is_missing_is_found_before_a_folder_is_made(tiny_model, tiny_data, tmp_path, split):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data(), data)
+    place = data / f"{split}.jsonl"
+    place.write_text(place.read_text(encoding="utf-8") + '{"text": null, "label": 1}\n', encoding="utf-8")
+    task = tasks.resolve("text-classification", text_columns=("text",), label_column="label")
+    with pytest.raises(DataError, match=rf"{split}.jsonl line \d+, column 'text': the text is missing$"):
+        runner.fine_tune(tiny_model, task, tmp_path / "run", data=data, settings=TrainSettings(**SHORT))
+    assert not (tmp_path / "run").exists()

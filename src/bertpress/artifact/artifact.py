@@ -76,7 +76,8 @@ class Artifact:
     @property
     def exports(self) -> tuple[str, ...]:
         """The runtimes whose files lie in the folder, whole and with their hashes: openvino, onnx."""
-        return tuple(name for name in RUNTIMES if any(f.startswith(f"{name}/") for f in self.manifest.files))
+        made = (name for name in RUNTIMES if any(f.startswith(f"{name}/") for f in self.manifest.files))
+        return tuple(name for name in made if (self.path / name).is_dir())
 
     @property
     def has_tokenizer(self) -> bool:

@@ -169,12 +169,14 @@ def verify(folder: Path, manifest: Manifest, names: Iterable[str] | None = None)
     Args:
         folder: of the artifact.
         manifest: as :func:`read` gave it.
-        names: the files to look at; all of the manifest when None.
+        names: the files to look at; when None all of the manifest, but for those of a folder that is not there: what
+            was exported for another runtime can be left out.
 
     Raises:
         ArtifactError: names the file, what was expected, what was found.
     """
-    wanted = {name: manifest.files[name] for name in (manifest.files if names is None else names)}
+    every = [name for name in manifest.files if "/" not in name or inside(folder, name.split("/")[0]).is_dir()]
+    wanted = {name: manifest.files[name] for name in (every if names is None else names)}
     for name, record in wanted.items():
         path = inside(folder, name)
         if not path.is_file():

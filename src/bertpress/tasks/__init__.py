@@ -4,11 +4,11 @@ from bertpress.tasks.answers import best_spans, exact_match, text_f1
 from bertpress.tasks.batching import BucketSampler, Collate, examples_of, pieces_of
 from bertpress.tasks.bootstrap import Drop, Score, UserMetric, drop, score
 from bertpress.tasks.encoded import Encoded
-from bertpress.tasks.encoding import encode
+from bertpress.tasks.encoding import check_texts, encode
 from bertpress.tasks.entities import entities
 from bertpress.tasks.files import read
 from bertpress.tasks.known import KNOWN, resolve
-from bertpress.tasks.labels import label_ids
+from bertpress.tasks.labels import label_ids, whole_number
 from bertpress.tasks.loading import load
 from bertpress.tasks.losses import cosines, loss
 from bertpress.tasks.metrics import Metric, metrics_for
@@ -34,6 +34,7 @@ __all__ = [
     "Task",
     "UserMetric",
     "best_spans",
+    "check_texts",
     "cosines",
     "describe",
     "drop",
@@ -61,5 +62,6 @@ __all__ = [
     "text_f1",
     "texts_of",
     "train_texts",
+    "whole_number",
     "with_labels",
 ]

@@ -16,7 +16,7 @@ from bertpress.tasks.answers import gold_answers, span_of
 from bertpress.tasks.encoded import Encoded
 from bertpress.tasks.labels import as_list, label_ids, label_scores
 from bertpress.tasks.masking import IGNORED, masking_for
-from bertpress.tasks.rows import Rows
+from bertpress.tasks.rows import Rows, no_character
 from bertpress.tasks.task import Task
 
 Array = npt.NDArray[Any]
@@ -59,9 +59,8 @@ def _texts(rows: Rows, column: str) -> list[str]:
 
 
 def _check_text(text: str, rows: Rows, i: int, column: str) -> None:
-    """Refuse half a surrogate pair, which JSON can spell and no tokenizer can read."""
-    if not text.isascii() and (half := next((c for c in text if "\ud800" <= c <= "\udfff"), None)):
-        raise DataError(f"{rows.place(i)}, column '{column}': U+{ord(half):04X} is no character")
+    if half := no_character(text):
+        raise DataError(f"{rows.place(i)}, column '{column}': {half} is no character")
 
 
 def words_of(task: Task, rows: Rows) -> list[list[str]]:
@@ -79,6 +78,15 @@ def words_of(task: Task, rows: Rows) -> list[list[str]]:
         _check_text("".join(words), rows, i, column)
         found.append(words)
     return found
+
+
+def check_texts(task: Task, rows: Rows) -> None:
+    """Refuse rows that cannot be tokenized, before anything is done with them.
+
+    Raises:
+        DataError: a text is missing, is none, or holds what is no character; the message says where.
+    """
+    _inputs(task, rows)
 
 
 def _inputs(task: Task, rows: Rows) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from bertpress.errors import DataError
 from bertpress.tasks.rows import Rows
 
+_LONGEST_CELL = 2**29  # characters; the module's own limit is 2**17
 Table = tuple[dict[str, list[Any]], list[int]]  # columns, and the line of each row
 
 
@@ -53,7 +54,8 @@ def _json_lines(path: Path) -> Table:
     return columns, numbers
 
 
-def _delimited(path: Path, delimiter: str) -> Table:
+def _quoted(path: Path, delimiter: str = ",") -> Table:
+    """Cells of which those in quotes may hold delimiters and span lines."""
     at = 0
 
     def text() -> Iterator[str]:
@@ -62,23 +64,57 @@ def _delimited(path: Path, delimiter: str) -> Table:
             at = number
             yield line
 
-    reader = csv.reader(text(), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise DataError(f"{path} line 1: column names {', '.join(header)} must be distinct")
-        rows: list[list[str]] = []
-        numbers: list[int] = []
-        start = at + 1  # a quoted cell may span lines: a row is named by its first
-        for row in reader:
-            if row:
-                if len(row) != len(header):
-                    raise DataError(f"{path} line {start}: {len(row)} cells, but the header has {len(header)}")
-                rows.append(row)
-                numbers.append(start)
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        start = 1  # a quoted cell may span lines: a row is named by its first
+        for row in csv.reader(text(), delimiter=delimiter, strict=True):
+            yield start, row
             start = at + 1
+
+    csv.field_size_limit(_LONGEST_CELL)
+    try:
+        return _table(path, rows())
     except csv.Error as error:
         raise DataError(f"{path} line {at}: broken CSV, {error}") from None
+
+
+def _tabs(path: Path) -> Table:
+    """Cells between tabs, in which quotes mean nothing unless they enclose a cell: GLUE's files have bare ones.
+
+    Only a file that makes no table so may have cells in quotes that span lines.
+    """
+    split = ((at, [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]) for at, line in lines(path))
+    try:
+        return _table(path, split)
+    except DataError as fault:
+        try:
+            return _quoted(path, "\t")
+        except DataError:
+            raise fault from None
+
+
+def _unquoted(cell: str) -> str:
+    inner = cell[1:-1].replace('""', "")
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner else cell
+
+
+def _table(path: Path, found: Iterator[tuple[int, list[str]]]) -> Table:
+    """Columns from numbered rows of cells, the first of them the names; empty lines are left out.
+
+    Raises:
+        DataError: names that repeat, or another number of cells.
+    """
+    _, header = next(found, (1, []))
+    if len(set(header)) != len(header):
+        raise DataError(f"{path} line 1: column names {', '.join(header)} must be distinct")
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    for at, row in found:
+        if not row or row == [""]:
+            continue
+        if len(row) != len(header):
+            raise DataError(f"{path} line {at}: {len(row)} cells, but the header has {len(header)}")
+        rows.append(row)
+        numbers.append(at)
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}, numbers
 
 
@@ -95,8 +131,8 @@ def _parquet(path: Path) -> Table:
 
 _READERS: dict[str, Callable[[Path], Table]] = {
     ".jsonl": _json_lines,
-    ".csv": lambda path: _delimited(path, ","),
-    ".tsv": lambda path: _delimited(path, "\t"),
+    ".csv": _quoted,
+    ".tsv": _tabs,
     ".parquet": _parquet,
 }
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from bertpress.tasks.rows import Rows
 from bertpress.tasks.task import Task
 
 _SHOWN = 8
+_WHOLE = re.compile("-?[0-9]{1,1000}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -33,6 +35,16 @@ def as_list(value: Any) -> list[Any] | None:
     if isinstance(value, (list, tuple, np.ndarray)):
         return list(value)
     return None
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text spells with ASCII digits alone; None for any other text."""
+    return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def name_of(raw: Any) -> str:
+    """A raw label as a name: truth values are ``true`` and ``false``, as JSON spells them."""
+    return str(bool(raw)).lower() if isinstance(raw, (bool, np.bool_)) else str(plain(raw))
 
 
 def plain(raw: Any) -> Any:
@@ -78,7 +90,7 @@ def names_of(task: Task, rows: Rows) -> tuple[str, ...] | None:
         return told
     found = {str(plain(value)) for value in flat(raw_labels(task, rows))}
     known = NAMES[task.name]
-    return known if all(name.lstrip("-").isdigit() or name in known for name in found) else None
+    return known if all(whole_number(name) is not None or name in known for name in found) else None
 
 
 def _to_id(task: Task, rows: Rows) -> Callable[[Any], int | None]:
@@ -87,16 +99,17 @@ def _to_id(task: Task, rows: Rows) -> Callable[[Any], int | None]:
     ids = {name: i for i, name in enumerate(labels)}
     names = names_of(task, rows) or ()
     by_name = bool(names) and set(names) <= ids.keys()  # else the labels are new names for the same ids
-    numeric = all(name.lstrip("-").isdigit() for name in labels)
+    numeric = all(whole_number(name) is not None for name in labels)
+    truths = {"true", "false"} == {name.casefold() for name in labels}
 
     def lookup(raw: Any) -> int | None:
+        if truths and (spelled := _truth(raw)) is not None:
+            return next(i for name, i in ids.items() if name.casefold() == spelled)
         raw = plain(raw)
         if isinstance(raw, str):
             if raw in ids:
                 return ids[raw]
-            if not raw.strip().lstrip("-").isdigit():
-                return None
-            raw = int(raw)
+            raw = whole_number(raw.strip())
         if not isinstance(raw, int):
             return None
         if by_name:
@@ -108,11 +121,20 @@ def _to_id(task: Task, rows: Rows) -> Callable[[Any], int | None]:
     return lookup
 
 
+def _truth(raw: Any) -> str | None:
+    """``true`` or ``false`` where a label says so, as a truth value or in letters of any case."""
+    if isinstance(raw, (bool, np.bool_)):
+        return name_of(raw)
+    return raw.casefold() if isinstance(raw, str) and raw.casefold() in ("true", "false") else None
+
+
 def unknown_label(task: Task, rows: Rows, index: int, raw: Any) -> DataError:
     """The error for a label that is missing, a list, or in no list of labels."""
     where = f"{rows.place(index)}, column '{task.label_column}'"
     if raw is None or raw == "":
         return DataError(f"{where}: the label is missing")
+    if isinstance(raw, float) and not raw.is_integer():
+        return DataError(f"{where}: label {raw!r} is no whole number; is the task a regression, or the label a text?")
     if isinstance(raw, (list, dict)):
         return DataError(f"{where}: {raw!r} is a list; one label a row is needed, or say multi_label")
     return DataError(f"{where}: label {raw!r} is neither in train nor in the label list ({_listed(task.labels or ())})")

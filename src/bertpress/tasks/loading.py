@@ -8,6 +8,7 @@ from bertpress.errors import DataError
 from bertpress.places import exists, is_dir
 from bertpress.tasks.files import SUFFIXES, read
 from bertpress.tasks.hub import load_from_hub
+from bertpress.tasks.labels import whole_number
 from bertpress.tasks.rows import Rows
 from bertpress.tasks.task import Task, label_names
 
@@ -78,7 +79,11 @@ def _names_from_file(task: Task, folder: Path) -> tuple[str, ...] | None:
             found = found[task.label_column]
         if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
             return label_names(found)
-        if isinstance(found, dict) and found and all(str(k).isdigit() and isinstance(v, str) for k, v in found.items()):
+        if (
+            isinstance(found, dict)
+            and found
+            and all(whole_number(str(k)) is not None and isinstance(v, str) for k, v in found.items())
+        ):
             return label_names(found)
         if own and not (isinstance(found, dict) and all(isinstance(v, (list, dict)) for v in found.values())):
             raise DataError(f"{path}: needs a list of names, or one for column '{task.label_column}'")

@@ -12,23 +12,27 @@ from bertpress.tasks.labels import (
     has_entities,
     label_ids,
     label_scores,
+    name_of,
     names_of,
-    plain,
     raw_labels,
     unknown_label,
+    whole_number,
 )
-from bertpress.tasks.rows import Rows
+from bertpress.tasks.rows import Rows, no_character
 from bertpress.tasks.task import Task, label_names
 
 
 def _names_in(task: Task, rows: Rows, values: Iterable[Any]) -> tuple[str, ...]:
     """The distinct labels of the data as names: numbers in order, texts sorted, the tag O first."""
-    distinct = {str(plain(value)) for value in values}
-    for bad in ("None", "nan", ""):
-        if bad in distinct:
-            index = next(i for i, v in enumerate(raw_labels(task, rows)) if bad in {str(plain(x)) for x in flat([v])})
-            raise unknown_label(task, rows, index, None)
-    if all(name.lstrip("-").isdigit() for name in distinct):
+    distinct = {name_of(value): value for value in values}
+    for name, value in distinct.items():
+        missing, half = name in ("None", "nan", ""), no_character(name)
+        if missing or half or (isinstance(value, float) and not value.is_integer()):
+            index = next(i for i, v in enumerate(raw_labels(task, rows)) if name in {name_of(x) for x in flat([v])})
+            if half:
+                raise DataError(f"{rows.place(index)}, column '{task.label_column}': {half} is no character")
+            raise unknown_label(task, rows, index, None if missing else value)
+    if all(whole_number(name) is not None for name in distinct):
         return tuple(sorted(distinct, key=int))
     return tuple(sorted(distinct, key=lambda name: (name != "O", name)))
 
@@ -49,7 +53,7 @@ def _choose(task: Task, rows: Rows, model: tuple[str, ...]) -> tuple[str, ...]:
     spelled = {name.casefold(): name for name in names}
     if len(spelled) == len(names) and spelled.keys() <= {name.casefold() for name in model}:
         return tuple(spelled.get(name.casefold(), name) for name in model)
-    if told is None and all(name.isdigit() and int(name) < len(model) for name in names):
+    if told is None and all(0 <= (whole_number(name) or 0) < len(model) and name[:1].isdecimal() for name in names):
         return model
     return names
 

@@ -1,5 +1,7 @@
 """Rows of a data set in memory, which know where each came from."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +10,12 @@ import numpy as np
 
 from bertpress.errors import DataError
 from bertpress.tasks.task import Task
+
+
+def no_character(text: str) -> str | None:
+    """Half a surrogate pair in a text, such as ``U+D83D``, which JSON can spell and nothing can read; None without."""
+    half = None if text.isascii() else next((c for c in text if "\ud800" <= c <= "\udfff"), None)
+    return f"U+{ord(half):04X}" if half else None
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    @property
+    def digest(self) -> str:
+        """How many rows there are, and a hash of all that is in them: what a run must find again to go on."""
+        told = json.dumps(self.columns, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+        return f"{len(self)} rows, {hashlib.sha256(told).hexdigest()[:16]}"
 
     def column(self, name: str) -> list[Any]:
         """The values of one column.

@@ -87,6 +87,12 @@ class Task(BaseModel):
             "token-classification",
         ):
             raise ValueError(f"class_weights are for classification, not for {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _labelled(self) -> "Task":
+        if self.label_column in self.text_columns:
+            raise ValueError(f"label_column={self.label_column} must not be one of the text columns")
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be distinct")
         if self.labels and isinstance(self.class_weights, tuple) and len(self.class_weights) != len(self.labels):

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from types import ModuleType
 
@@ -47,6 +48,17 @@ def test_an_export_becomes_part_of_the_artifact(folder, exporter):
     load(folder, verify=False).export("onnx")
     assert (folder / "onnx" / "model.onnx").read_text() == "graph 2"
     load(folder)
+
+
+def test_what_was_exported_can_be_left_out_as_a_whole(folder, exporter):
+    load(folder).export("onnx")
+    shutil.rmtree(folder / "onnx")
+    artifact = load(folder)
+    assert artifact.exports == ()
+    with pytest.raises(EngineError, match="has no onnx/model.onnx; make it with: bertpress export"):
+        artifact.predict(["a text"], engine="onnxruntime")
+    assert artifact.export("onnx").is_dir()
+    assert load(folder).exports == ("onnx",)
 
 
 @pytest.mark.parametrize("error", [EngineError("not installed"), KeyboardInterrupt()])

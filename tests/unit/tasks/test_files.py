@@ -51,6 +51,22 @@ def test_places_are_lines_of_the_file(tmp_path):
     assert read(write(tmp_path / "t.parquet"), "train").place(1).endswith("t.parquet row 2")
 
 
+def test_quotes_within_a_tab_separated_line_are_text(tmp_path):
+    lines = ["text\tlabel", '"begins\t0', 'says "so" twice\t1', 'ends"\t0', '"a ""whole"" cell"\t1', '"\t0']
+    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
+    rows = read(tmp_path / "t.tsv", "train")
+    assert rows.columns["text"] == ['"begins', 'says "so" twice', 'ends"', 'a "whole" cell', '"']
+    assert rows.place(4).endswith("t.tsv line 6")
+    (tmp_path / "u.tsv").write_text('text\tlabel\n"open\t0\tmore\n')
+    with pytest.raises(DataError, match="u.tsv line 2: 3 cells, but the header has 2$"):
+        read(tmp_path / "u.tsv", "train")
+
+
+def test_a_cell_may_be_as_long_as_a_book(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\n" + "film " * 100_000 + ",0\n")
+    assert len(read(tmp_path / "t.csv", "train").columns["text"][0]) == 500_000
+
+
 def test_a_byte_order_mark_is_no_content(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbftext\nhello\n")
     assert read(tmp_path / "t.csv", "train").columns == {"text": ["hello"]}

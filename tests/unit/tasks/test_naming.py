@@ -20,7 +20,7 @@ def rows(labels, *, split="train", names=None, column="label"):
         ([1, 0, 1], ("0", "1")),
         (["10", "9", "9"], ("9", "10")),
         ([3, 1, 5], ("1", "3", "5")),
-        ([True, False], ("0", "1")),
+        ([True, False], ("false", "true")),
         ([1.0, 2.0], ("1", "2")),
     ],
 )
@@ -28,7 +28,7 @@ def test_names_from_the_data(labels, names):
     task = with_labels(resolve(GENERIC), rows(labels))
     assert task.labels == names
     assert [names[i] for i in label_ids(task, rows(labels))] == [
-        str(int(x)) if not isinstance(x, str) else x for x in labels
+        str(x).lower() if isinstance(x, bool) else str(int(x)) if not isinstance(x, str) else x for x in labels
     ]
 
 
@@ -161,3 +161,36 @@ def test_a_label_that_train_never_had():
     with pytest.raises(DataError, match=r"v\.csv row 2, column 'label': label 0 is neither in train nor .* \(1, 3\)"):
         references(task, Rows({"text": ["a", "b"], "label": [3, 0]}, "validation", "v.csv"))
     assert with_labels(task, rows([1, 1], split="validation")).labels == ("1", "3")
+
+
+@pytest.mark.parametrize("name", ["²", "--5", "٣", "9" * 5000, "1e3", " 5x"])
+def test_what_only_looks_like_a_number_is_a_name(name):
+    task = with_labels(resolve(GENERIC), rows(["1", name, "1"]))
+    assert set(task.labels) == {"1", name}
+    assert label_ids(task, rows([name])) == [task.labels.index(name)]
+    with pytest.raises(DataError, match=r"column 'label': label '.*' is neither in train nor in the label"):
+        label_ids(resolve(GENERIC).replace(labels=("0", "1")), rows([name]))
+
+
+@pytest.mark.parametrize("spelled", [[True, False], ["True", "false"], ["TRUE", "FALSE"], [1, 0], ["1", "0"]])
+def test_truth_values_are_known_however_they_are_spelled(spelled):
+    task = with_labels(resolve(GENERIC), rows([False, True, True]))
+    assert task.labels == ("false", "true")
+    assert label_ids(task, rows(spelled)) == [1, 0]
+
+
+def test_truth_values_may_be_numbers_of_other_names():
+    task = resolve(GENERIC).replace(labels=("bad", "good"))
+    assert label_ids(task, rows([True, False])) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (0.5, "label 0.5 is no whole number; is the task a regression, or the label a text"),
+        ("a \ud800", "U\\+D800 is no character"),
+    ],
+)
+def test_a_fraction_and_half_a_character_are_no_labels(label, words):
+    with pytest.raises(DataError, match=f"line 2, column 'label': {words}|row 2, column 'label': {words}"):
+        with_labels(resolve(GENERIC), rows(["a", label]))
