@@ -16,7 +16,7 @@ from bertpress.encoder.blueprint import Blueprint
 from bertpress.encoder.surgery import keep_head_width, keep_heads, keep_hidden, keep_neurons
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Model
-from bertpress.methods.selection import rounded
+from bertpress.methods.selection import note, rounded
 from bertpress.methods.transform import WeightTransform
 
 
@@ -97,6 +97,25 @@ def hidden_writers(blueprint: Blueprint) -> Iterator[str]:
         modules.append("head.norm")
     for module in modules:
         yield from (f"{module}.weight", f"{module}.bias")
+
+
+def unit_notes(scores: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """What the report shows of the heads and neurons that were chosen: ``heads`` and ``neurons``.
+
+    Args:
+        scores: by dimension, see :func:`sizes`: the importance of each unit.
+        kept: by dimension, positions that stay.
+    """
+    units: dict[str, dict[Any, dict[int, float]]] = {"heads": {}, "neurons": {}}
+    stay: dict[Any, list[int]] = {}
+    for dimension, values in scores.items():
+        layer, _, kind = dimension.partition("/")
+        if kind != "heads" and not kind.startswith("ffn"):
+            continue
+        key: Any = int(layer) if kind == "heads" else (int(layer), int(kind.removeprefix("ffn")))
+        units["heads" if kind == "heads" else "neurons"][key] = dict(enumerate(values.tolist()))
+        stay[key] = kept[dimension].tolist()
+    return {name: note(found, stay) for name, found in units.items() if found}
 
 
 def resized(blueprint: Blueprint, counts: Mapping[str, int]) -> Blueprint:

@@ -44,6 +44,7 @@ from bertpress.methods.dimensions import (
     sizes,
     told,
     unit_costs,
+    unit_notes,
 )
 from bertpress.methods.hard_concrete import drawn, open_probability, settled
 from bertpress.methods.layer_maps import check_tokens
@@ -287,6 +288,7 @@ class Cofi(Method):
         gates = self._gates(ctx)
         kept = {name: gates.factor(name).nonzero().flatten().cpu() for name in gates.wholes}
         cut = shrink(model, kept)
+        ctx.notes |= unit_notes({name: gates.factor(name).detach().cpu() for name in gates.wholes}, kept)
         ctx.say(f"prune/cofi: {told(cut.blueprint)}")
         return cut
 

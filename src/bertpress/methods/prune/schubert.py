@@ -32,6 +32,7 @@ from bertpress.methods.dimensions import (
     sites,
     sizes,
     told,
+    unit_notes,
 )
 from bertpress.training.objectives import Objective, Penalty
 from bertpress.training.optimizer import Optimization
@@ -135,7 +136,9 @@ class Schubert(Method):
         """Cut; the factors are in the weights already."""
         alphas = {name: alpha.detach().abs().cpu() for name, alpha in self._factors(ctx).alphas.items()}
         counts = choose(model.blueprint, alphas, self.keep, self.multiple_of)
-        cut = shrink(model, {name: alpha.topk(counts[name], dim=-1).indices for name, alpha in alphas.items()})
+        kept = {name: alpha.topk(counts[name], dim=-1).indices for name, alpha in alphas.items()}
+        cut = shrink(model, kept)
+        ctx.notes |= unit_notes(alphas, kept)
         ctx.say(f"prune/schubert: {told(cut.blueprint)}")
         return cut
 

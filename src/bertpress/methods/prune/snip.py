@@ -31,6 +31,7 @@ from bertpress.encoder.transforms import put
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.empty import carry_storage
+from bertpress.methods.selection import note
 from bertpress.methods.spectral import SpectralNorm
 from bertpress.methods.transform import WeightTransform
 from bertpress.training.distributed import same_everywhere
@@ -98,6 +99,7 @@ class Branches(nn.Module):
     """
 
     alive: Tensor
+    seen: Tensor
     total: Tensor
     peak: Tensor
     passes: Tensor
@@ -118,6 +120,7 @@ class Branches(nn.Module):
                     self._watch(model, Branch("ffn", i, j), f"ffn.{j}.outer")
         count = len(self.keys)
         self.register_buffer("alive", torch.ones(count, dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(count))
         self.register_buffer("total", torch.zeros(count))
         self.register_buffer("peak", torch.zeros(count))
         self.register_buffer("passes", torch.zeros(()))
@@ -193,6 +196,7 @@ class Branches(nn.Module):
         """
         norms = self.peak if norm == "max" else self.total / self.passes.clamp(min=1)
         norms = norms.new_tensor([same_everywhere(value) for value in norms.tolist()])  # all remove the same branches
+        self.seen.copy_(norms.where(self.alive, self.seen))  # of those that are gone, when they were last heard
         epsilons: dict[Kind, float] = {}
         for kind, share in gone.items():
             if places := self.of(kind):
@@ -289,6 +293,11 @@ class Snip(Method):
             branches.remove(self.gone(), self.norm)
         alive = dict(zip(branches.keys, branches.alive.tolist(), strict=True))
         cut = cut_branches(model, alive)
+        heard: dict[int, dict[int, float]] = {}
+        for i in branches.of("head"):
+            heard.setdefault(branches.keys[i].layer, {})[branches.keys[i].part] = float(branches.seen[i])
+        stay = {layer: [part for part in units if alive[Branch("head", layer, part)]] for layer, units in heard.items()}
+        ctx.notes["heads"] = note(heard, stay)
         left = {kind: sum(alive[branch] for branch in alive if branch.kind == kind) for kind in KINDS}
         ctx.say("prune/snip keeps " + ", ".join(f"{left[k]} of {len(branches.of(k))} {k}" for k in KINDS))
         return cut

@@ -147,6 +147,10 @@ def test_what_is_cut_computes_what_was_masked(kind, seed):
     bias = cut.get_parameter("encoder.layers.1.ffn.0.outer.bias")
     kept = gates.now["hidden"].nonzero().flatten()
     assert torch.equal(bias, tiny(kind).get_parameter("encoder.layers.1.ffn.0.outer.bias")[kept])
+    assert sum(ctx.notes["heads"][1]["kept"]) == len(second.attention.heads)
+    assert sum(ctx.notes["neurons"][0]["kept"]) == first.ffn[0]
+    for entry in (*ctx.notes["heads"], *ctx.notes["neurons"]):
+        assert [score > 0 for score in entry["scores"]] == entry["kept"]
 
 
 def test_a_norm_over_some_dimensions_is_that_of_what_is_kept():

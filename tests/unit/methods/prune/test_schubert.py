@@ -190,6 +190,12 @@ def test_layers_come_out_different_and_reload(tmp_path):
     assert torch.equal(cut.encoder.embeddings.norm.weight, model.encoder.embeddings.norm.weight[strongest])
     cut.save_pretrained(tmp_path)
     assert torch.equal(logits(type(cut).from_pretrained(tmp_path)), logits(cut))
+    told = {"heads": [len(layer.attention.heads) for layer in cut.blueprint.layers],
+            "neurons": [layer.ffn[0] for layer in cut.blueprint.layers]}  # fmt: skip
+    for name, counts in told.items():
+        assert [sum(entry["kept"]) for entry in ctx.notes[name]] == counts
+        for entry in ctx.notes[name]:
+            assert entry["kept"] == sorted(entry["kept"]), "a weaker unit was kept"
 
 
 def test_shared_layers_have_factors_once():

@@ -117,6 +117,8 @@ def test_branches_that_are_zero_go_first_and_change_nothing():
     cut = finished(method, model, ctx)
     close(logits(cut), plain)
     assert [layer.attention.heads for layer in cut.blueprint.layers] == [(), (0, 1, 3), (0, 1, 2, 3)]
+    assert [entry["kept"] for entry in ctx.notes["heads"]] == [[False] * 4, [False, True, True, True], [True] * 4]
+    assert [entry["scores"][0] > 0 for entry in ctx.notes["heads"]] == [False, False, True]
     assert [layer.ffn for layer in cut.blueprint.layers] == [(12,), (12,), (0,)]
     assert cut.blueprint.total_parameters == sum(weight.numel() for _, weight in cut.unique_weights())
 
