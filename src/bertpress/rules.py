@@ -85,13 +85,17 @@ def _check_together(stage: Stage, place: str) -> None:
     passing = [name for name, method in stage.methods if method.brings_passes()]
     if len(passing) > 1:
         raise RecipeError(f"{place}: {' and '.join(passing)} cannot share a training step")
+    cutting = [name for name, method in stage.methods if method.cuts_late()]
+    if len(cutting) > 1:
+        raise RecipeError(
+            f"{place}: {' and '.join(cutting)} both cut when the stage ends; give each a stage of its own"
+        )
     for i, (name, method) in enumerate(stage.methods):
         for j, (other, beside) in enumerate(stage.methods):
             if method.reshapes and i != j and Need.TOKENS in beside.requires:
                 why = f"{name} runs fewer layers or heads at some steps; leave one of them out"
                 raise RecipeError(f"{place}, {other}: compares layers, and {why}")
-            late = method.cuts() and type(method).finish is not Method.finish
-            if late and beside.quantizes and (j < i or type(beside).attach is not Method.attach):
+            if method.cuts_late() and beside.quantizes and (j < i or type(beside).attach is not Method.attach):
                 raise RecipeError(f"{place}, {name}: cuts weights that {other} quantizes; give that a later stage")
 
 

@@ -180,6 +180,18 @@ def test_layers_that_come_and_go_are_not_compared(first, second):
         Recipe.parse({"name": "r", "stages": [{"name": "all", "use": use, "train": {}}]}).check()
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("cofi", "schubert"), ("snip", "layerdrop"), ("blocks", "block_movement")]
+)
+def test_one_method_of_a_stage_cuts_at_its_end(first, second):
+    use = [f"prune/{first}", f"prune/{second}"]
+    words = (
+        rf"^r stage all: prune/{first} and prune/{second} both cut when the stage ends; give each a stage of its own$"
+    )
+    with pytest.raises(RecipeError, match=words):
+        Recipe.parse({"name": "r", "stages": [{"name": "all", "use": use, "train": {}}]}).check()
+
+
 def test_rows_that_nobody_labels_are_not_added():
     stage = {"name": "all", "use": ["student/transformer", "distill/augment"], "train": {}}
     with pytest.raises(RecipeError, match="^r stage all, distill/augment: nobody labels what it adds; add a method"):

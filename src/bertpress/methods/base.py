@@ -195,6 +195,11 @@ class Method(BaseModel):
         return bool(cls.provides & {Trait.SHALLOW, Trait.NARROW, Trait.LOW_RANK, Trait.SHARED})
 
     @classmethod
+    def cuts_late(cls) -> bool:
+        """Whether it does so when the stage ends."""
+        return cls.cuts() and cls.finish is not Method.finish
+
+    @classmethod
     def follows_teacher(cls) -> bool:
         """Whether it has a loss that the teacher answers for, of rows without a label too."""
         return Need.TEACHER in cls.requires and cls.objectives is not Method.objectives
