@@ -160,7 +160,7 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
     made = press(request, lambda line: print(f"{task}, {name}: {line}", file=sys.stderr, flush=True))
-    # what other processes took, of a resumed run or of stages taken over, is only known of the steps, in ``seconds``
+    # of a resumed run, or stages taken over, no more is known than what ``seconds`` says of the last process
     whole = {"processor_seconds": time.process_time() - worked, "wall_seconds": time.monotonic() - began}
     spent = {} if resumed or known is not None else whole
     machine = environment(seed=seed)
@@ -333,8 +333,9 @@ def scored(entries: Sequence[Mapping[str, Any]], name: str, task: str) -> str:
     metric, drop = (sum(entry[key]["value"] for entry in runs) / len(runs) for key in ("metric", "drop"))
     low, high = min(entry["drop"]["low"] for entry in runs), max(entry["drop"]["high"] for entry in runs)
     seconds = sum(entry.get("processor_seconds", entry.get("seconds", 0.0)) for entry in runs) / len(runs)
+    least = "" if all("processor_seconds" in entry for entry in runs) else "at least "  # some was done before
     seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
-    return f"{metric:.1f}, {drop:+.1f} [{low:.1f}, {high:.1f}], {seconds:.0f}{seeds}"
+    return f"{metric:.1f}, {drop:+.1f} [{low:.1f}, {high:.1f}], {least}{seconds:.0f}{seeds}"
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
 """The twelve sub-networks of one training of DynaBERT, and three of them against networks trained alone.
 
     python benchmarks/prune.py --data DIR --tasks sst2 --only "DynaBERT, 0.5 x 0.75"
-    python benchmarks/subnetworks.py --data DIR
+    python benchmarks/subnetworks.py --data DIR [--row "DynaBERT, 0.5 x 0.75"]
 
 The first command trains; its run folder has the model with all widths and depths.  A network of the same shape is cut
 out of the teacher by the same importances, and trained by itself on as many examples as other recipes see in profile
@@ -36,11 +36,12 @@ def main() -> int:
     """Score all, train three, compare."""
     parser = arguments(__doc__, TASKS, "subnetworks")
     parser.add_argument("--trained", type=Path, default=Path("runs/prune"), help="folder of benchmarks/prune.py")
+    parser.add_argument("--row", default=ROW, help="of benchmarks/prune.py")
     options = parser.parse_args()
     tasks: dict[str, Any] = {}
     for task in options.tasks:
         options_there = type(options)(**{**vars(options), "out": options.trained})
-        whole = artifact.load(place_of(options_there, ROW, task, 0) / "stages/03-labels/model")
+        whole = artifact.load(place_of(options_there, options.row, task, 0) / "stages/03-labels/model")
         found = subnetworks(whole, options.data, threads=usable_cores())
         score = {(each["width"], each["depth"]): each["metric"]["value"] for each in found}
         checked = []
@@ -51,7 +52,7 @@ def main() -> int:
             checked.append({"width": width, "depth": depth, **figures, "met": lacking <= BAR})
             print(f"{task}, {width} x {depth}: {lacking:+.2f} points under a network trained alone", file=sys.stderr)
         tasks[task] = {"subnetworks": found, "against_networks_trained_alone": checked, "bar": BAR}
-        save(options, {"tasks": tasks})
+        save(options, {"row": options.row, "tasks": tasks})
     return 0
 
 

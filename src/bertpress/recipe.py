@@ -170,12 +170,12 @@ class Recipe(BaseModel):
                 traits.clear()
             place = f"{self.name} stage {stage.name}"
             check_stage(stage, place)
-            check_grids(stage, place, rounded)
             for name, method in stage.methods:
                 if Need.TRAINING in method.requires and stage.train is None:
                     raise RecipeError(f"{place}, {name}: needs a stage that trains; give the stage a train section")
                 for trait in method.conflicts & set(traits):
                     raise RecipeError(f"{place}, {name}: cannot follow {traits[trait]}, which leaves {trait.value}")
+            check_grids(stage, place, rounded)
             if stage.train is not None or stage.start == "pretrained":
                 rounded = None
             rounded = next((name for name, method in stage.methods if method.quantizes), rounded)

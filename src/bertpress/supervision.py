@@ -131,12 +131,12 @@ def read_by_both(data: Encoded, terms: Iterable[Objective], ctx: Context, place:
         RecipeError: a term compares tokens, and theirs are not the same pieces; or the teacher takes fewer of them.
     """
     terms, other = [term for term in terms if term.needs_teacher], ctx.teacher_tokenizer
-    if not terms or other is None or ctx.teacher is None:
+    if not terms or other is None:
         return
     read = data
     if not same_ids(ctx.tokenizer, other):
         read = data.teacher = _read_apart(data, terms, ctx, place)
-    most, longest = ctx.teacher.blueprint.longest_input, max(read.lengths)
+    most, longest = ctx.teacher.blueprint.longest_input if ctx.teacher is not None else None, max(read.lengths)
     if most is not None and longest > most:
         raise RecipeError(f"{place}: its teacher takes {most} tokens, and a text has {longest}; say max_length={most}")
 

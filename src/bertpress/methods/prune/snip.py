@@ -30,6 +30,7 @@ from bertpress.encoder.surgery import keep_heads, keep_neurons
 from bertpress.encoder.transforms import put
 from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
+from bertpress.methods.branch_norms import below, magnitudes, threshold_for
 from bertpress.methods.empty import carry_storage
 from bertpress.methods.selection import note
 from bertpress.methods.spectral import SpectralNorm
@@ -48,33 +49,6 @@ class Branch(NamedTuple):
     kind: Kind
     layer: int
     part: int = 0
-
-
-def below(norms: Tensor, epsilon: float) -> Tensor:
-    """Bool: the branches whose function norm lies under the threshold."""
-    return norms < epsilon
-
-
-def threshold_for(norms: Tensor, count: int) -> float:
-    """The smallest threshold under which ``count`` branches lie; 0 for none, infinity for all."""
-    if count == 0:
-        return 0.0
-    return float(norms.sort().values[count]) if count < len(norms) else float("inf")
-
-
-def magnitudes(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and largest absolute value that each branch puts out over the real tokens.
-
-    Args:
-        values: (batch, tokens, branches, size).
-        mask: (batch, tokens), 1 for tokens and 0 for pads.
-
-    Returns:
-        Two tensors (branches,), float32; the first with gradient.
-    """
-    sizes, real = values.float().abs(), mask[..., None].float()
-    mean = (sizes.mean(-1) * real).sum((0, 1)) / real.sum()
-    return mean, (sizes.detach().amax(-1) * real).amax((0, 1))
 
 
 class Gate(WeightTransform):

@@ -9,7 +9,8 @@ from bertpress.encoder.blueprint import HeadSpec, uniform
 from bertpress.encoder.model import build_model
 from bertpress.encoder.transforms import transforms
 from bertpress.methods.base import Context
-from bertpress.methods.prune.snip import Branch, Raise, Snip, below, magnitudes, threshold_for
+from bertpress.methods.branch_norms import below, magnitudes, threshold_for
+from bertpress.methods.prune.snip import Branch, Raise, Snip
 from bertpress.methods.spectral import SpectralNorm
 from bertpress.methods.transform import bake
 from bertpress.tasks import resolve
