@@ -53,7 +53,7 @@ def _choose(task: Task, rows: Rows, model: tuple[str, ...]) -> tuple[str, ...]:
     spelled = {name.casefold(): name for name in names}
     if len(spelled) == len(names) and spelled.keys() <= {name.casefold() for name in model}:
         return tuple(spelled.get(name.casefold(), name) for name in model)
-    if told is None and all(0 <= (whole_number(name) or 0) < len(model) and name[:1].isdecimal() for name in names):
+    if told is None and all(whole_number(name) in range(len(model)) for name in names):
         return model
     return names
 

@@ -49,8 +49,10 @@ class Rows:
     @property
     def digest(self) -> str:
         """How many rows there are, and a hash of all that is in them: what a run must find again to go on."""
-        told = json.dumps(self.columns, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
-        return f"{len(self)} rows, {hashlib.sha256(told).hexdigest()[:16]}"
+        told = hashlib.sha256()
+        for column in sorted(self.columns.items()):
+            told.update(json.dumps(column, default=str).encode())
+        return f"{len(self)} rows, {told.hexdigest()[:16]}"
 
     def column(self, name: str) -> list[Any]:
         """The values of one column.
