@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from bertpress.data import Data
-from bertpress.encoder.imports import tokenizer_beside
+from bertpress.encoder.imports import named_labels, tokenizer_beside
+from bertpress.encoder.sources import find
 from bertpress.engines import available
 from bertpress.errors import EngineError, RecipeError, UserError
 from bertpress.measure.environment import int8_is_fast
 from bertpress.methods.base import Need, Trait
 from bertpress.outcome import ENGINES
 from bertpress.recipe import Recipe, Stage
-from bertpress.supervision import WHOLE_TEXTS, comparable
+from bertpress.supervision import WHOLE_TEXTS, comparable, label_order
 from bertpress.tasks import Task
 from bertpress.training.distributed import launched
 
@@ -58,7 +59,7 @@ def check_needs(recipe: Recipe, data: Data) -> None:
 
 
 def check_readings(recipe: Recipe, task: Task, tokenizer: Any, given: str | Path | None) -> None:
-    """Refuse what cannot be learnt of a teacher that cuts texts otherwise than the model.
+    """Refuse what cannot be learnt of a teacher that cuts texts otherwise than the model, or names other labels.
 
     Args:
         recipe: may name teachers by their folders.
@@ -68,18 +69,22 @@ def check_readings(recipe: Recipe, task: Task, tokenizer: Any, given: str | Path
 
     Raises:
         ModelError: a teacher is not there.
-        RecipeError: naming stage, method and teacher.
+        RecipeError: naming the teacher, and stage and method where it is they that cannot learn of it.
     """
     alike: dict[str, bool] = {}
     for stage in recipe.stages:
         teacher = given if stage.teacher == "original" else stage.teacher
         if teacher is None or teacher in ("previous", "pretrained"):
             continue
-        if (name := str(teacher)) not in alike:
+        name, ours = str(teacher), stage.teacher == "original"
+        if stage.data == "task":
+            place = f"--teacher {given}" if ours else f"stage {stage.name}, teacher {teacher}"
+            label_order(named_labels(find(name).config), task, place)
+        if name not in alike:
             reads = tokenizer_beside(name)
             alike[name] = reads is None or comparable(tokenizer, reads, task)
         if not alike[name]:
-            cause = f"--teacher {given}" if stage.teacher == "original" else f"teacher={teacher}"
+            cause = f"--teacher {given}" if ours else f"teacher={teacher}"
             recipe.check_apart(stage, cause)
             _check_answers(recipe, stage, task, cause)
 

@@ -63,16 +63,31 @@ def answering(loaded: Loaded, task: Task, place: str) -> BertpressPreTrainedMode
     """
     if not loaded.fine_tuned:
         raise RecipeError(f"{place}: has no trained head for the task {task.name}")
-    if loaded.id2label is None or not task.labels or all(whole_number(name) is not None for name in task.labels):
-        return loaded.model
-    theirs = [loaded.id2label[i].casefold() for i in sorted(loaded.id2label)]
-    ours = [name.casefold() for name in task.labels]
+    order = label_order(loaded.id2label, task, place)
+    return loaded.model if order is None else order_labels(loaded.model, order)
+
+
+def label_order(names: Mapping[int, str] | None, task: Task, place: str) -> list[int] | None:
+    """Where a teacher has each of the task's labels; None where it has them in the same order, or names none.
+
+    Args:
+        names: of the teacher's labels by id.
+        task: with its labels known.
+        place: how messages begin.
+
+    Raises:
+        RecipeError: it names other labels.
+    """
+    if not names or not task.labels or all(whole_number(name) is not None for name in task.labels):
+        return None
+    told = [names[i] for i in sorted(names)]
+    theirs, ours = ([name.casefold() for name in labels] for labels in (told, task.labels))
     if theirs == ours or all(whole_number(name) is not None for name in theirs):
-        return loaded.model
+        return None
     if sorted(theirs) != sorted(ours):
-        told = ", ".join(loaded.id2label[i] for i in sorted(loaded.id2label))
-        raise RecipeError(f"{place}: its labels {told} must be the task's {', '.join(task.labels)}, in any order")
-    return order_labels(loaded.model, [theirs.index(name) for name in ours])
+        wanted = ", ".join(task.labels)
+        raise RecipeError(f"{place}: its labels {', '.join(told)} must be the task's {wanted}, in any order")
+    return [theirs.index(name) for name in ours]
 
 
 def guessing_teacher(stage: Stage, masked_lm: MaskedLM) -> BertpressPreTrainedModel:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
-from bertpress import runner, tasks
-from bertpress.errors import DataError, UserError
+from bertpress import artifact, runner, tasks
+from bertpress.encoder.imports import load_pretrained, tokenizer_of
+from bertpress.errors import DataError, RecipeError, UserError
 from bertpress.recipe import Recipe
 from bertpress.training import TrainSettings
 
@@ -70,6 +71,30 @@ def test_a_run_goes_on_with_the_rows_and_the_weights_that_it_began_with(tiny_mod
     save_file({name: 2 * tensor for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r'run: holds a run with weights="[0-9a-f]+", not '):
         tuned(True)
+
+
+def test_a_teacher_of_other_labels_is_found_before_a_folder_is_made(tiny_model, tiny_data, tmp_path):
+    task = tasks.resolve("text-classification", text_columns=("text",), label_column="label")
+    named = task.replace(labels=("bad", "good"))
+    recipe = Recipe.parse({"name": "mine", "export": [], "stages": [{"name": "same", "train": SHORT}]})
+    for labels in (("good", "bad"), ("x", "y")):
+        loaded = load_pretrained(tiny_model, named.head())
+        artifact.save(loaded.model, tokenizer_of(loaded), named.replace(labels=labels), tmp_path / labels[0])
+        request = runner.Request(
+            tiny_model, recipe, named, tmp_path / f"run-{labels[0]}", tiny_data(), tmp_path / labels[0]
+        )
+        if labels == ("x", "y"):
+            with pytest.raises(RecipeError, match="^--teacher .*: its labels x, y must be the task's bad, good, in"):
+                runner.press(request)
+            assert not request.out.exists()
+        else:
+            made = runner.press(request)
+            text = ["the film was good ."]
+            told = [
+                next(iter(each.predict(text)))["scores"] for each in (made.baseline, artifact.load(tmp_path / "good"))
+            ]
+            assert told[0] == pytest.approx(told[1], abs=1e-5)
+            assert list(told[0]) == ["bad", "good"]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -99,7 +99,7 @@ def load_pretrained(
         model=built,
         tokenizer_source=_tokenizer(source),
         fine_tuned=fine_tuned,
-        id2label=_named(source.config) if fine_tuned else None,
+        id2label=named_labels(source.config) if fine_tuned else None,
         source=source.name,
         revision=source.revision,
         random=checkpoint is None,
@@ -236,7 +236,7 @@ def _labels(config: Any, head: HeadSpec | None) -> dict[str, Any]:
     return {**names, "problem_type": config.problem_type}
 
 
-def _named(config: Mapping[str, Any]) -> dict[int, str] | None:
+def named_labels(config: Mapping[str, Any]) -> dict[int, str] | None:
     """The label names of a config.json; None where they are placeholders."""
     names = config.get("id2label")
     if not isinstance(names, Mapping) or all(name == f"LABEL_{i}" for i, name in names.items()):
@@ -275,7 +275,7 @@ def _artifact(source: Source, head: HeadSpec | None, seed: int, config: Mapping[
         model=model,
         tokenizer_source=_tokenizer(source),
         fine_tuned=matches and not is_bare(chosen),
-        id2label=_named(source.config) if matches else None,
+        id2label=named_labels(source.config) if matches else None,
         source=source.name,
         revision=source.revision,
     )
