@@ -177,9 +177,8 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
     check_readings(recipe, data.task, tokenizer, request.teacher)
     others = load_others(request, data.task, tokenizer)
 
-    identity = identity_of(request, source, {"train": data.train, "rest": data.rest, "validation": data.validation,
-                                             "unlabelled": texts})  # fmt: skip
-    folder = RunFolder.open(request.out, identity, resume=request.resume)
+    rows = {"train": data.train, "rest": data.rest, "validation": data.validation, "unlabelled": texts}
+    folder = RunFolder.open(request.out, identity_of(request, source, rows), resume=request.resume)
     with folder.held():
         folder.write("recipe.yaml", recipe.to_yaml())
         folder.write("environment.json", environment(threads=request.threads, seed=request.seed))

@@ -154,7 +154,7 @@ def _round(
         result = _train(run, stage, stage.train, model, ctx, place)
         figures["train"] = {"epochs": stage.train.epochs, **vars_of(result)}
     bake(model)
-    for name, method in sorted(stage.methods, key=lambda named: not named[1].settles):
+    for name, method in sorted(stage.methods, key=lambda each: not each[1].settles):
         with named(stage, name):
             model = method.finish(model, ctx)
     hold_blocks(model, before)

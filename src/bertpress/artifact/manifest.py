@@ -175,8 +175,9 @@ def verify(folder: Path, manifest: Manifest, names: Iterable[str] | None = None)
     Raises:
         ArtifactError: names the file, what was expected, what was found.
     """
-    every = [name for name in manifest.files if "/" not in name or inside(folder, name.split("/")[0]).is_dir()]
-    wanted = {name: manifest.files[name] for name in (every if names is None else names)}
+    if names is None:
+        names = [name for name in manifest.files if "/" not in name or inside(folder, name.split("/")[0]).is_dir()]
+    wanted = {name: manifest.files[name] for name in names}
     for name, record in wanted.items():
         path = inside(folder, name)
         if not path.is_file():

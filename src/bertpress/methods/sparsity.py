@@ -13,10 +13,9 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from bertpress.encoder.transforms import put
-from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Trait
 from bertpress.methods.masks import Mask, largest_of_all, largest_of_each
-from bertpress.methods.weights import matrices, tables
+from bertpress.methods.weights import matrices, some, tables
 from bertpress.training.schedules import cubic
 
 Scope = Literal["uniform", "global"]
@@ -39,10 +38,7 @@ class Sparsifier(Method):
             RecipeError: there is none.
         """
         named = tables(model)
-        found = matrices(model, head=self.pooler) + [named[table] for table in self.tables if table in named]
-        if not found:
-            raise RecipeError("the model has no matrix left that could be pruned")
-        return found
+        return some(matrices(model, head=self.pooler) + [named[table] for table in self.tables if table in named])
 
 
 class Gradual(Sparsifier):

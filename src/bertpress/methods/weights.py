@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from bertpress.errors import RecipeError
 from bertpress.methods.base import Model
 
 CLASSIFIERS = ("head.classifier.weight", ".exit.classifier.weight")
@@ -27,6 +28,17 @@ def matrices(model: Model, *, classifier: bool = False, head: bool = True) -> li
         and (classifier or not name.endswith(CLASSIFIERS))
         and (head or not (name.startswith("head.") or ".exit." in name))
     ]
+
+
+def some(names: list[str]) -> list[str]:
+    """The same names.
+
+    Raises:
+        RecipeError: there is none, so that nothing can be pruned.
+    """
+    if not names:
+        raise RecipeError("the model has no matrix left that could be pruned")
+    return names
 
 
 def tables(model: Model) -> dict[str, str]:

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from bertpress.encoder.grids import Block, by_block, spread
-from bertpress.errors import RecipeError
 from bertpress.methods.base import Context, Method, Model, Need, Trait
 from bertpress.methods.empty import cut_empty
 from bertpress.methods.masks import largest_of_all, largest_of_each, store_in_blocks
-from bertpress.methods.weights import matrices
+from bertpress.methods.weights import matrices, some
 from bertpress.training.objectives import Objective, Penalty
 
 if TYPE_CHECKING:
@@ -119,9 +118,7 @@ class Blocks(Method):
     def attach(self, model: Model, ctx: Context) -> Model:
         """Take down the first factors."""
         weights = self._weights(model)
-        if not weights:
-            raise RecipeError("the model has no matrix left that could be pruned")
-        blocks = {name: self._block(weight) for name, weight in weights.items()}
+        blocks = {name: self._block(weights[name]) for name in some(list(weights))}
         ctx.state["blocks"] = GroupLasso(weights, blocks, self.epsilon)
         return model
 
