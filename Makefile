@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check format test test-slow docs study-smoke teachers clean
+.PHONY: help install demo check format test test-slow test-real docs study-smoke teachers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -36,7 +36,10 @@ test: $(STAMP)  ## the quick tests; with COVERAGE=1 the floor of coverage, too
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow" $(if $(COVERAGE),--cov=bertpress --cov-report=term:skip-covered)
 
 test-slow: $(STAMP)  ## the slow tests
-	$(BIN)/pytest -n auto --dist loadgroup -m slow
+	$(BIN)/pytest -n auto --dist loadgroup -m "slow and not real"
+
+test-real: $(STAMP)  ## the tests on real data, with DATA=DIR, the folder that the benchmarks read
+	BERTPRESS_DATA="$(DATA)" $(BIN)/pytest -n auto --dist loadgroup -m real
 
 docs: $(STAMP)  ## write the generated pages and tables again
 	$(BIN)/python -m bertpress.docs

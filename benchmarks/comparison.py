@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -155,7 +156,7 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
         teacher=None if row.start == "teacher" else teacher, seed=seed, resume=resumed,
-        command=" ".join(["python", *sys.argv]), train_limit=row.rows or trained, validation_limit=scored_rows,
+        command=shlex.join(["python", *sys.argv]), train_limit=row.rows or trained, validation_limit=scored_rows,
         known=known,
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
@@ -313,14 +314,14 @@ def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def save(options: argparse.Namespace, content: Mapping[str, Any]) -> None:
     """Write the results with what they were made on."""
-    whole = {**content, "environment": environment(), "command": " ".join(["python", *sys.argv])}
+    whole = {**content, "environment": environment(), "command": shlex.join(["python", *sys.argv])}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def save_timings(path: Path, content: Mapping[str, Any], threads: int) -> None:
     """Write rounded timings with threads, machine and command."""
-    made_on = {"environment": environment(threads=threads, seed=0), "command": " ".join(["python", *sys.argv])}
+    made_on = {"environment": environment(threads=threads, seed=0), "command": shlex.join(["python", *sys.argv])}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded({**content, "threads": threads, **made_on}), indent=1) + "\n", encoding="utf-8")
 

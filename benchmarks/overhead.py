@@ -19,6 +19,7 @@ import contextlib
 import copy
 import itertools
 import json
+import shlex
 import sys
 import tempfile
 import time
@@ -62,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     figures: dict[str, Any] = {
         "benchmark": "overhead",
-        "command": " ".join(["python", "benchmarks/overhead.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "benchmarks/overhead.py", *sys.argv[1:]]),
         "threads": arguments.threads,
         "seed": arguments.seed,
         "environment": environment(threads=arguments.threads, seed=arguments.seed),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -169,7 +170,7 @@ def main() -> int:
             "forms": [forms[key] for key in FORMS if key in forms],
             "bars": {"peak_memory_bytes": PEAK_BAR, "decode_seconds": DECODE_BAR, "file_over_plan": PLAN_BAR},
             "environment": environment(),
-            "command": " ".join(["python", *sys.argv]),
+            "command": shlex.join(["python", *sys.argv]),
         }
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

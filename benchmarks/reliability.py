@@ -17,6 +17,7 @@ import argparse
 import gc
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,7 @@ def save(part: str, figures: dict[str, Any] | Callable[[dict[str, Any]], dict[st
         part: its name.
         figures: the new ones, or what makes them of the old ones.
     """
-    about = {"environment": environment(seed=0), "command": " ".join(["python", *sys.argv])}
+    about = {"environment": environment(seed=0), "command": shlex.join(["python", *sys.argv])}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with alone(RESULTS.parent, waits=True):
         found = _parts()

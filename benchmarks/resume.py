@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -95,7 +96,7 @@ def main() -> int:
                 "same_hash": sum(kill["sha256"] == expected for kill in kills),
                 "most_redone_s": max(kill["redone_s"] for kill in kills),
                 "environment": environment(seed=0),
-                "command": " ".join(["python", *sys.argv]),
+                "command": shlex.join(["python", *sys.argv]),
             }
             options.results.parent.mkdir(parents=True, exist_ok=True)
             options.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

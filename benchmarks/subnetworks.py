@@ -1,6 +1,6 @@
 """The twelve sub-networks of one training of DynaBERT, and three of them against networks trained alone.
 
-    python benchmarks/prune.py --data DIR --tasks sst2 --only "DynaBERT, 0.5 x 0.75"
+    python benchmarks/prune.py --data DIR --tasks sst2 --only "DynaBERT, 0.5 x 0.75, longer"
     python benchmarks/subnetworks.py --data DIR [--row "DynaBERT, 0.5 x 0.75"]
 
 The first command trains; its run folder has the model with all widths and depths.  A network of the same shape is cut
@@ -21,7 +21,7 @@ from bertpress.measure.environment import usable_cores
 from bertpress.outcome import subnetworks
 
 TASKS = ("sst2",)
-ROW = "DynaBERT, 0.5 x 0.75"  # of benchmarks/prune.py
+ROW = "DynaBERT, 0.5 x 0.75, longer"  # of benchmarks/prune.py
 ALONE = str(Path(__file__).with_name("alone.yaml"))
 CHECKED = ((1.0, 0.5), (0.5, 1.0), (0.5, 0.5))  # width, depth
 BAR = 1.0  # points

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -118,7 +119,7 @@ def main() -> int:
         made = {entry["task"]: entry for entry in json.loads(options.results.read_text(encoding="utf-8"))["tasks"]}
     for task in options.tasks:
         made[task] = run(task, options)
-        command = " ".join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv])
         content = {"tasks": list(made.values()), "environment": environment(seed=0), "command": command}
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
