@@ -79,6 +79,7 @@ def compress(
     train_limit: int | None = None,
     validation_limit: int | None = None,
     unlabelled: Any = None,
+    cache: str | Path | None = None,
     report_to: Sequence[str] = (),
     command: str | None = None,
     say: Say = quiet,
@@ -105,6 +106,8 @@ def compress(
         validation_limit: at most so many validation rows.
         unlabelled: texts for stages that train without labels: a file, a folder, or a list; those of all train splits
             under ``data`` when None.
+        cache: folder of teachers' answers, which runs of the same teacher and texts share; one of the run's own when
+            None.
         report_to: trackers of transformers, such as ``tensorboard``.
         command: what repeats this run, for the report.
         say: is told what happens, a line at a time.
@@ -137,6 +140,7 @@ def compress(
         train_limit=train_limit,
         validation_limit=validation_limit,
         unlabelled=texts_of(unlabelled),
+        cache=folder_of(cache),
     )
     runner.run(request, say)
     return opened(folder, verify=False)

@@ -24,7 +24,7 @@ from bertpress.training import TrainSettings
 class TaskOptions(TypedDict, total=False):
     """Changes to a named task; see :func:`bertpress.tasks.resolve`."""
 
-    text_columns: Sequence[str]
+    text_columns: str | Sequence[str]
     label_column: str
     max_length: int
     id2label: dict[int, str] | Sequence[str]

@@ -47,5 +47,9 @@ ValidationLimit = Annotated[int | None, Option("--validation-limit", min=1, help
 Unlabelled = Annotated[
     Path | None, Option("--unlabelled", help="Texts without labels, a file or folder; else those under --data.")
 ]
+Cache = Annotated[
+    Path | None,
+    Option("--cache", file_okay=False, help="Folder of teachers' answers that runs may share; else one in --out."),
+]
 Set = Annotated[list[str] | None, Option("--set", help="Change the recipe: PATH=VALUE; repeatable.")]
 Profile = Annotated[str | None, Option("--profile", help="A profile of the recipe, such as small.")]

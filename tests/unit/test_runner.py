@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
-from bertpress import artifact, runner, tasks
+from bertpress import api, artifact, runner, tasks
 from bertpress.encoder.imports import load_pretrained, tokenizer_of
 from bertpress.errors import DataError, RecipeError, UserError
 from bertpress.recipe import Recipe
@@ -71,6 +71,31 @@ def test_a_run_goes_on_with_the_rows_and_the_weights_that_it_began_with(tiny_mod
     save_file({name: 2 * tensor for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r'run: holds a run with weights="[0-9a-f]+", not '):
         tuned(True)
+
+
+def test_runs_share_the_answers_of_their_teacher(tiny_model, tiny_data, tmp_path):
+    task = {"task": "text-classification", "text_columns": "text", "label_column": "label", "data": tiny_data()}
+    api.train(tiny_model, out=tmp_path / "teacher", settings=TrainSettings(**SHORT), **task)
+
+    def compressed(name, cache):
+        stage = {"name": "distil", "use": [{"distill/logits": {}}], "train": SHORT}
+        recipe = {"name": "mine", "export": [], "stages": [stage]}
+        where = {"teacher": tmp_path / "teacher", "out": tmp_path / name, "threads": 1}
+        return api.compress(tiny_model, recipe=recipe, cache=cache, **where, **task)
+
+    shared = tmp_path / "shared"
+    first = compressed("first", shared)
+    (file,) = shared.glob("*.f32")
+    written = file.stat().st_mtime_ns
+    others = [compressed("second", shared), compressed("alone", None)]
+    assert list(shared.glob("*.f32")) == [file]
+    assert file.stat().st_mtime_ns == written
+    assert not (tmp_path / "second/cache").exists()
+    assert len(list((tmp_path / "alone/cache").glob("*.f32"))) == 1
+    hashes = [made.manifest.files["model.safetensors"].sha256 for made in (first, *others)]
+    assert len(set(hashes)) == 1
+    with pytest.raises(UserError, match=r"config.json/[0-9a-f]+\.f32: cannot be written"):
+        compressed("wrong", tiny_model / "config.json")
 
 
 def test_a_teacher_of_other_labels_is_found_before_a_folder_is_made(tiny_model, tiny_data, tmp_path):

@@ -7,6 +7,7 @@ import typer
 
 from bertpress.cli.shared import score_line, task_options
 from bertpress.options import (
+    Cache,
     ClassWeights,
     Data,
     Id2Label,
@@ -128,6 +129,7 @@ def compress(
     train_limit: TrainLimit = None,
     validation_limit: ValidationLimit = None,
     unlabelled: Unlabelled = None,
+    cache: Cache = None,
     seed: Seed = 0,
     resume: Resume = False,
     threads: Threads = None,
@@ -152,6 +154,7 @@ def compress(
         train_limit=train_limit,
         validation_limit=validation_limit,
         unlabelled=unlabelled,
+        cache=cache,
         report_to=report_to or (),
         command=command_line(),
         say=say,

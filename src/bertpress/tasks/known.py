@@ -102,7 +102,7 @@ def _base(name: str) -> Task:
 def resolve(
     name: str,
     *,
-    text_columns: Sequence[str] | None = None,
+    text_columns: str | Sequence[str] | None = None,
     label_column: str | None = None,
     max_length: int | None = None,
     metric: str | None = None,
@@ -130,8 +130,9 @@ def resolve(
         DataError: the name is unknown (with a suggestion), or a value does not fit the kind.
     """
     task = _base(name)
+    columns = (text_columns,) if isinstance(text_columns, str) else text_columns
     given = {
-        "text_columns": None if text_columns is None else tuple(text_columns),
+        "text_columns": None if columns is None else tuple(columns),
         "label_column": label_column,
         "max_length": max_length,
         "metric": metric,
