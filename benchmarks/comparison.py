@@ -41,6 +41,8 @@ LENGTHS = (16, 32, 48, 64, 96, 128)  # that get graphs of their own on OpenVINO,
 TOKENS = 32  # that multiply-accumulates are counted for
 
 Start = Literal["teacher", "pretrained"]
+Engine = Literal["openvino", "onnxruntime"]
+Runtime = Literal["openvino", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -214,21 +216,25 @@ def int8_of(model: Path, task: str, options: argparse.Namespace, place: Path) ->
     return press(request).artifact.path
 
 
-def timed(models: Mapping[str, Path], task: str, data: Path, threads: int) -> dict[str, dict[str, Any]]:
-    """Latencies on OpenVINO by turns, and ratios to the first, on real texts at batch 1.
+def timed(
+    models: Mapping[str, Path], task: str, data: Path, threads: int, engine: Engine = "openvino"
+) -> dict[str, dict[str, Any]]:
+    """Latencies by turns, and ratios to the first, on real texts at batch 1.
 
     Args:
         models: folders of artifacts by name; those without the engine's file are exported first.
         task: whose validation texts are read.
         data: folder of the tasks.
         threads: of the engine.
+        engine: that all run on.
     """
+    target: Runtime = "openvino" if engine == "openvino" else "onnx"
     for folder in models.values():
-        if not (folder / "openvino").is_dir():
-            artifact.load(folder).export("openvino")
+        if not (folder / target).is_dir():
+            artifact.load(folder).export(target)
     whole = tasks.load(tasks.resolve(task), "validation", data)
     texts = texts_of(tasks.resolve(task), whole.limit(TIMED_TEXTS, 0))
-    candidates = [Candidate(which, folder, "openvino") for which, folder in models.items()]
+    candidates = [Candidate(which, folder, engine) for which, folder in models.items()]
     figures = interleave(candidates, texts, threads=threads, rounds=ROUNDS, throughput_texts=0)
     kept = ("latency_ms", "model_latency_ms", "speedup", "speedup_interval", "peak_memory_bytes")
     return {which: {key: each[key] for key in kept} for which, each in zip(models, figures, strict=True)}

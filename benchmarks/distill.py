@@ -5,7 +5,7 @@
 
 Students of the first part have three of the six layers of the pre-trained model and learn from the task's teacher; so
 "no teacher" is plain fine-tuning of the same start.  Two more rows start from layers of the teacher itself.  Every row
-sees the same examples.  The second form times the artifacts of the families on a quiet machine.  See
+sees the same examples.  The second form times the artifacts of the families in float32 on a quiet machine.  See
 benchmarks/comparison.py for how a row is run.  Writes results/distill.json and .md.
 """
 
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comparison import Row, Start, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
+from comparison import Engine, Row, Start, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
 
 from bertpress.study.claims import ATTENTION, COMBINING, GENERAL_FIRST, Claim, check
 
@@ -26,7 +26,9 @@ Method = Mapping[str, Mapping[str, Any]]
 
 THREE: Method = {"student/transformer": {"layers": 3}}
 LOWEST: Method = {"student/transformer": {"layers": 3, "which": "top"}}
-SMALL: Method = {"student/transformer": {"layers": 3, "heads": 6, "ffn": 384, "hidden_size": 192, "start": "random"}}
+# as many parameters without embeddings as the BiLSTM has, deep and narrow or the other way
+DEEP: Method = {"student/transformer": {"layers": 3, "heads": 6, "ffn": 300, "hidden_size": 156, "start": "random"}}
+WIDE: Method = {"student/transformer": {"layers": 1, "heads": 6, "ffn": 556, "hidden_size": 252, "start": "random"}}
 BILSTM: Method = {"student/bilstm": {}}
 FEW = 2000
 LOGITS: Method = {"distill/logits": {"alpha": 0.9, "temperature": 2.0, "loss": "kl"}}
@@ -92,7 +94,8 @@ TARGETS: dict[str, Row] = {
     ),
 }
 FAMILIES: dict[str, Row] = {
-    "Transformer, random start": family(SMALL),
+    "Transformer, three layers, random start": family(DEEP),
+    "Transformer, one layer, random start": family(WIDE),
     "BiLSTM": family(BILSTM),
     "CNN": family({"student/cnn": {}}),
     "hybrid": family({"student/hybrid": {}}),
@@ -103,6 +106,8 @@ FAMILIES: dict[str, Row] = {
     "BiLSTM, 2,000 labels, the others unlabelled": family(BILSTM, labels=FEW),
 }
 ROWS = TARGETS | FAMILIES
+RIVALS = ("Transformer, three layers, random start", "Transformer, one layer, random start")  # of the BiLSTM
+ENGINES: dict[Engine, str] = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 # what should be better, and the rows of which the best is compared with it
 CLAIMS: tuple[tuple[Claim, str, tuple[str, ...]], ...] = (
     (ATTENTION, "logits, hidden states, attention", ("logits and hidden states",)),
@@ -137,24 +142,37 @@ def claims_table(checked: Sequence[Mapping[str, Any]]) -> str:
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
     """One line a row, one column a task."""
     named = [task for task in TASKS if any(entry["task"] == task for entry in entries)]
-    head = ["student and targets", "parameters without embeddings", "file", "OpenVINO float32"]
+    head = ["student and targets", "parameters without embeddings", "file", *ENGINES.values()]
     head += [f"{task}: metric, drop [95 %], processor seconds" for task in named]
     lines = []
     for name in ROWS:
         first = next((entry for entry in entries if entry["name"] == name), None)
         if first is not None:
             times = next((entry["timing"] for entry in entries if entry["name"] == name and "timing" in entry), None)
-            faster = "not run" if times is None else f"{times['artifact']['speedup']:.2f}x"
+            faster = ["not run" if times is None else f"{times[each]['artifact']['speedup']:.2f}x" for each in ENGINES]
             cells = [name, f"{first['parameters_without_embeddings'] / 1e6:.2f} M"]
-            cells += [f"{first['weight_bytes'] / 1e6:.1f} MB", faster]
+            cells += [f"{first['weight_bytes'] / 1e6:.1f} MB", *faster]
             lines.append([*cells, *(scored(entries, name, task) for task in named)])
     return markdown(head, lines)
 
 
+def rivals_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """How many times as long Transformers of its size take as the BiLSTM; one line a task, engine and rival."""
+    lines = []
+    for entry in entries:
+        for engine, times in entry.get("timing", {}).items():
+            own = times["artifact"]["latency_ms"]["median"]
+            found = [(rival, times[rival]["latency_ms"]["median"]) for rival in RIVALS if rival in times]
+            lines += [[entry["task"], ENGINES[engine], rival, f"{other / own:.2f}"] for rival, other in found]
+    return markdown(["task", "engine", "student of the BiLSTM's size", "its latency over the BiLSTM's"], lines)
+
+
 def ratio(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The teacher's latency and the artifact's on OpenVINO."""
-    pair = {"teacher": teacher_of(task, options.teachers), "artifact": place_of(options, name, task, 0) / "model"}
-    return timed(pair, task, options.data, options.threads)
+    """The teacher's latency and the artifact's on both engines, of the BiLSTM by turns with its rivals'."""
+    models = {"teacher": teacher_of(task, options.teachers), "artifact": place_of(options, name, task, 0) / "model"}
+    if name == "BiLSTM":
+        models |= {rival: place_of(options, rival, task, 0) / "model" for rival in RIVALS}
+    return {engine: timed(models, task, options.data, options.threads, engine) for engine in ENGINES}
 
 
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
@@ -162,7 +180,7 @@ def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:
     whole = [{**entry, **timing_of(entry, options)} for entry in entries]
     checked = verdicts(whole)
     save(options, {"entries": whole, "claims": checked})
-    text = f"{table(whole)}\n{claims_table(checked)}"
+    text = "\n".join([table(whole), rivals_table(whole), claims_table(checked)])
     options.results.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
