@@ -104,10 +104,8 @@ def compress(
         threads: of everything that is timed; all cores when None.
         train_limit: at most so many training rows.
         validation_limit: at most so many validation rows.
-        unlabelled: texts for stages that train without labels: a file, a folder, or a list; those of all train splits
-            under ``data`` when None.
-        cache: folder of teachers' answers, which runs of the same teacher and texts share; one of the run's own when
-            None.
+        unlabelled: texts for stages without labels: a file, a folder or a list; the train splits of ``data`` when None.
+        cache: folder of teachers' answers, which runs may share; one of the run's own when None.
         report_to: trackers of transformers, such as ``tensorboard``.
         command: what repeats this run, for the report.
         say: is told what happens, a line at a time.

@@ -94,7 +94,7 @@ def test_runs_share_the_answers_of_their_teacher(tiny_model, tiny_data, tmp_path
     assert len(list((tmp_path / "alone/cache").glob("*.f32"))) == 1
     hashes = [made.manifest.files["model.safetensors"].sha256 for made in (first, *others)]
     assert len(set(hashes)) == 1
-    with pytest.raises(UserError, match=r"config.json/[0-9a-f]+\.f32: cannot be written"):
+    with pytest.raises(UserError, match=r"config.json/teacher-[0-9a-f]+\.f32: cannot be written"):
         compressed("wrong", tiny_model / "config.json")
 
 
