@@ -29,7 +29,7 @@ from bertpress.measure.bench import Candidate, interleave
 from bertpress.measure.environment import environment, usable_cores
 from bertpress.measure.size import size
 from bertpress.measure.statistics import rounded
-from bertpress.outcome import scores, texts_of
+from bertpress.outcome import ENGINES, scores, texts_of
 from bertpress.recipe import Recipe
 from bertpress.runner import Pressed, Request, press
 from bertpress.training.progress import Meter
@@ -41,7 +41,6 @@ LENGTHS = (16, 32, 48, 64, 96, 128)  # that get graphs of their own on OpenVINO,
 TOKENS = 32  # that multiply-accumulates are counted for
 
 Start = Literal["teacher", "pretrained"]
-Engine = Literal["openvino", "onnxruntime"]
 Runtime = Literal["openvino", "onnx"]
 
 
@@ -217,24 +216,23 @@ def int8_of(model: Path, task: str, options: argparse.Namespace, place: Path) ->
 
 
 def timed(
-    models: Mapping[str, Path], task: str, data: Path, threads: int, engine: Engine = "openvino"
+    models: Mapping[str, Path], task: str, data: Path, threads: int, runtime: Runtime = "openvino"
 ) -> dict[str, dict[str, Any]]:
     """Latencies by turns, and ratios to the first, on real texts at batch 1.
 
     Args:
-        models: folders of artifacts by name; those without the engine's file are exported first.
+        models: folders of artifacts by name; those without the file are exported first.
         task: whose validation texts are read.
         data: folder of the tasks.
         threads: of the engine.
-        engine: that all run on.
+        runtime: that all are exported to.
     """
-    target: Runtime = "openvino" if engine == "openvino" else "onnx"
     for folder in models.values():
-        if not (folder / target).is_dir():
-            artifact.load(folder).export(target)
+        if not (folder / runtime).is_dir():
+            artifact.load(folder).export(runtime)
     whole = tasks.load(tasks.resolve(task), "validation", data)
     texts = texts_of(tasks.resolve(task), whole.limit(TIMED_TEXTS, 0))
-    candidates = [Candidate(which, folder, engine) for which, folder in models.items()]
+    candidates = [Candidate(which, folder, ENGINES[runtime]) for which, folder in models.items()]
     figures = interleave(candidates, texts, threads=threads, rounds=ROUNDS, throughput_texts=0)
     kept = ("latency_ms", "model_latency_ms", "speedup", "speedup_interval", "peak_memory_bytes")
     return {which: {key: each[key] for key in kept} for which, each in zip(models, figures, strict=True)}

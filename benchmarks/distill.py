@@ -16,7 +16,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comparison import Engine, Row, Start, markdown, place_of, save, scored, teacher_of, timed, timing_of, train_or_time
+from comparison import (
+    Row,
+    Runtime,
+    Start,
+    markdown,
+    place_of,
+    save,
+    scored,
+    teacher_of,
+    timed,
+    timing_of,
+    train_or_time,
+)
 
 from bertpress.study.claims import ATTENTION, COMBINING, GENERAL_FIRST, Claim, check
 
@@ -93,9 +105,12 @@ TARGETS: dict[str, Row] = {
         stage("distil", LOWEST, SCORES, HIDDEN), start="teacher"
     ),
 }
-FAMILIES: dict[str, Row] = {
+RIVALS: dict[str, Row] = {  # of the BiLSTM
     "Transformer, three layers, random start": family(DEEP),
     "Transformer, one layer, random start": family(WIDE),
+}
+FAMILIES: dict[str, Row] = {
+    **RIVALS,
     "BiLSTM": family(BILSTM),
     "CNN": family({"student/cnn": {}}),
     "hybrid": family({"student/hybrid": {}}),
@@ -106,8 +121,7 @@ FAMILIES: dict[str, Row] = {
     "BiLSTM, 2,000 labels, the others unlabelled": family(BILSTM, labels=FEW),
 }
 ROWS = TARGETS | FAMILIES
-RIVALS = ("Transformer, three layers, random start", "Transformer, one layer, random start")  # of the BiLSTM
-ENGINES: dict[Engine, str] = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+RUNTIMES: dict[Runtime, str] = {"openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 # what should be better, and the rows of which the best is compared with it
 CLAIMS: tuple[tuple[Claim, str, tuple[str, ...]], ...] = (
     (ATTENTION, "logits, hidden states, attention", ("logits and hidden states",)),
@@ -142,14 +156,14 @@ def claims_table(checked: Sequence[Mapping[str, Any]]) -> str:
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
     """One line a row, one column a task."""
     named = [task for task in TASKS if any(entry["task"] == task for entry in entries)]
-    head = ["student and targets", "parameters without embeddings", "file", *ENGINES.values()]
+    head = ["student and targets", "parameters without embeddings", "file", *RUNTIMES.values()]
     head += [f"{task}: metric, drop [95 %], processor seconds" for task in named]
     lines = []
     for name in ROWS:
         first = next((entry for entry in entries if entry["name"] == name), None)
         if first is not None:
             times = next((entry["timing"] for entry in entries if entry["name"] == name and "timing" in entry), None)
-            faster = ["not run" if times is None else f"{times[each]['artifact']['speedup']:.2f}x" for each in ENGINES]
+            faster = ["not run" if times is None else f"{times[each]['artifact']['speedup']:.2f}x" for each in RUNTIMES]
             cells = [name, f"{first['parameters_without_embeddings'] / 1e6:.2f} M"]
             cells += [f"{first['weight_bytes'] / 1e6:.1f} MB", *faster]
             lines.append([*cells, *(scored(entries, name, task) for task in named)])
@@ -160,10 +174,10 @@ def rivals_table(entries: Sequence[Mapping[str, Any]]) -> str:
     """How many times as long Transformers of its size take as the BiLSTM; one line a task, engine and rival."""
     lines = []
     for entry in entries:
-        for engine, times in entry.get("timing", {}).items():
+        for runtime, times in entry.get("timing", {}).items():
             own = times["artifact"]["latency_ms"]["median"]
             found = [(rival, times[rival]["latency_ms"]["median"]) for rival in RIVALS if rival in times]
-            lines += [[entry["task"], ENGINES[engine], rival, f"{other / own:.2f}"] for rival, other in found]
+            lines += [[entry["task"], RUNTIMES[runtime], rival, f"{other / own:.2f}"] for rival, other in found]
     return markdown(["task", "engine", "student of the BiLSTM's size", "its latency over the BiLSTM's"], lines)
 
 
@@ -172,7 +186,7 @@ def ratio(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
     models = {"teacher": teacher_of(task, options.teachers), "artifact": place_of(options, name, task, 0) / "model"}
     if name == "BiLSTM":
         models |= {rival: place_of(options, rival, task, 0) / "model" for rival in RIVALS}
-    return {engine: timed(models, task, options.data, options.threads, engine) for engine in ENGINES}
+    return {runtime: timed(models, task, options.data, options.threads, runtime) for runtime in RUNTIMES}
 
 
 def write(options: argparse.Namespace, entries: list[dict[str, Any]]) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tasks import real_batches
 
 import bertpress
-from bertpress import tasks
-from bertpress.training import TrainSettings, collate_for
+from bertpress.training import TrainSettings
 from bertpress.training.teacher import model_inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -59,11 +59,8 @@ def taught(request, data, pretrained, tmp_path_factory):
 @torch.no_grad()
 def logits_of(made, data):
     """Of the held-out rows, each example's without its padding, in one vector."""
-    rows = tasks.load(made.task, "validation", data, HELD_OUT)
-    encoded, collate = tasks.encode(made.task, rows, made.tokenizer, training=False), collate_for(made.tokenizer)
     found = []
-    for at in range(0, len(encoded), 16):
-        batch = collate([encoded[i] for i in range(at, min(at + 16, len(encoded)))])
+    for batch in real_batches(made, data, HELD_OUT):
         logits = made.model(**model_inputs(batch)).logits
         real = batch["attention_mask"].bool() if logits.dim() == 3 else slice(None)
         found.append(logits[real].flatten())
