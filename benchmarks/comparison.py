@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+from provenance import command, made_on
 
 from bertpress import artifact, tasks
 from bertpress.artifact.header import inspect
@@ -157,7 +158,7 @@ def run(name: str, row: Row, task: str, seed: int, options: argparse.Namespace) 
     request = Request(
         teacher if row.start == "teacher" else pretrained, recipe, tasks.resolve(task), place, options.data,
         teacher=None if row.start == "teacher" else teacher, seed=seed, resume=resumed,
-        command=shlex.join(["python", *sys.argv]), train_limit=row.rows or trained, validation_limit=scored_rows,
+        command=command(), train_limit=row.rows or trained, validation_limit=scored_rows,
         known=known,
     )  # fmt: skip
     began, worked = time.monotonic(), time.process_time()
@@ -318,16 +319,16 @@ def entries_of(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def save(options: argparse.Namespace, content: Mapping[str, Any]) -> None:
     """Write the results with what they were made on."""
-    whole = {**content, "environment": environment(), "command": shlex.join(["python", *sys.argv])}
+    whole = {**content, **made_on()}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def save_timings(path: Path, content: Mapping[str, Any], threads: int) -> None:
     """Write rounded timings with threads, machine and command."""
-    made_on = {"environment": environment(threads=threads, seed=0), "command": shlex.join(["python", *sys.argv])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded({**content, "threads": threads, **made_on}), indent=1) + "\n", encoding="utf-8")
+    whole = rounded({**content, "threads": threads, **made_on(threads=threads, seed=0)})
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def scored(entries: Sequence[Mapping[str, Any]], name: str, task: str) -> str:

@@ -19,7 +19,6 @@ import contextlib
 import copy
 import itertools
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import made_on
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -63,10 +63,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     figures: dict[str, Any] = {
         "benchmark": "overhead",
-        "command": shlex.join(["python", "benchmarks/overhead.py", *sys.argv[1:]]),
         "threads": arguments.threads,
         "seed": arguments.seed,
-        "environment": environment(threads=arguments.threads, seed=arguments.seed),
+        **made_on(threads=arguments.threads, seed=arguments.seed),
     }
     # the stock Trainer prints its figures, and standard output is for ours
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import made_on
 from torch import Tensor
 
 from bertpress import tasks
 from bertpress.artifact import packing
 from bertpress.artifact.sizes import model_bytes
 from bertpress.encoder.imports import load_pretrained
-from bertpress.measure.environment import environment
 from bertpress.measure.size import BERT_BASE_BYTES
 from bertpress.methods.base import Context, Model
 from bertpress.methods.registry import find
@@ -169,8 +168,7 @@ def main() -> int:
         content = {
             "forms": [forms[key] for key in FORMS if key in forms],
             "bars": {"peak_memory_bytes": PEAK_BAR, "decode_seconds": DECODE_BAR, "file_over_plan": PLAN_BAR},
-            "environment": environment(),
-            "command": shlex.join(["python", *sys.argv]),
+            **made_on(),
         }
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -17,7 +17,6 @@ import argparse
 import gc
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,12 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from provenance import made_on
 from tiny_world import rows_of, write_model, write_rows
 from transformers import BertForMaskedLM
 
 from bertpress.artifact.folder import alone, write_file
 from bertpress.artifact.manifest import hash_file
-from bertpress.measure.environment import commit, environment
+from bertpress.measure.environment import commit
 
 RESULTS = Path("results/reliability.json")
 TINY = {"epochs": 1.0, "max_examples": 16, "max_steps": 4, "batch_size": 8, "precision": "float32"}
@@ -67,7 +67,7 @@ def save(part: str, figures: dict[str, Any] | Callable[[dict[str, Any]], dict[st
         part: its name.
         figures: the new ones, or what makes them of the old ones.
     """
-    about = {"environment": environment(seed=0), "command": shlex.join(["python", *sys.argv])}
+    about = made_on(seed=0)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with alone(RESULTS.parent, waits=True):
         found = _parts()

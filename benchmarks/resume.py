@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -23,8 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from provenance import made_on
+
 from bertpress.artifact.manifest import hash_file
-from bertpress.measure.environment import environment
 
 
 def command(options: argparse.Namespace, out: Path, *, resume: bool) -> list[str]:
@@ -95,8 +95,7 @@ def main() -> int:
                 "kills": kills,
                 "same_hash": sum(kill["sha256"] == expected for kill in kills),
                 "most_redone_s": max(kill["redone_s"] for kill in kills),
-                "environment": environment(seed=0),
-                "command": shlex.join(["python", *sys.argv]),
+                **made_on(seed=0),
             }
             options.results.parent.mkdir(parents=True, exist_ok=True)
             options.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

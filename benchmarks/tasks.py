@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -22,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from comparison import CACHE
+from provenance import made_on
 
 from bertpress import artifact, tasks
 from bertpress.artifact import Artifact
 from bertpress.export.parity import parity, repeatability
-from bertpress.measure.environment import environment
 from bertpress.training import collate_for
 
 TASKS = ("sst2", "mrpc", "stsb", "wnut17", "squad")
@@ -119,8 +118,7 @@ def main() -> int:
         made = {entry["task"]: entry for entry in json.loads(options.results.read_text(encoding="utf-8"))["tasks"]}
     for task in options.tasks:
         made[task] = run(task, options)
-        command = shlex.join(["python", *sys.argv])
-        content = {"tasks": list(made.values()), "environment": environment(seed=0), "command": command}
+        content = {"tasks": list(made.values()), **made_on(seed=0)}
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"{task}: {made[task]['baseline']} -> {made[task]['engines']}", file=sys.stderr, flush=True)

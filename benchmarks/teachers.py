@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provenance import made_on
+
 from bertpress import tasks
 from bertpress.artifact.manifest import hash_file
-from bertpress.measure.environment import environment
 from bertpress.runner import fine_tune
 from bertpress.training import TrainSettings
 
@@ -108,7 +109,7 @@ def main() -> int:
         floor = known[name].floor
         verdict = "" if floor is None else f", floor {floor} {'held' if primary['value'] >= floor else 'MISSED'}"
         print(f"{name}: {primary['name']} {primary['value']:.2f}{verdict}", file=sys.stderr)
-        content = {"teachers": list(made.values()), "environment": environment(), "command": " ".join(sys.argv)}
+        content = {"teachers": list(made.values()), **made_on()}
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0
