@@ -58,6 +58,28 @@ def check_needs(recipe: Recipe, data: Data) -> None:
         _check_answers(recipe, stage, task, cause)
 
 
+def check_learnt(recipe: Recipe, task: Task, *, trained: bool, given: bool) -> None:
+    """Refuse to leave a model whose head has never learnt the task; that of an embedding has nothing to learn.
+
+    Args:
+        recipe: whose stages may teach it.
+        task: of the run.
+        trained: whether the model that is handed in has learnt it before.
+        given: whether it has a teacher to learn from; without one it is fine-tuned before the first stage.
+    """
+    learnt = trained or not given
+    for stage in recipe.stages:
+        learnt = (trained if stage.start == "pretrained" else learnt) or stage.teaches
+    if learnt or task.head().kind == "embedding":
+        return
+    hushed = [name for stage, name, method in recipe.methods() if method.supervises and not method.learns_task()]
+    why = f"{hushed[0]} takes the place of the labels" if hushed else "none reads labels or a teacher's answers"
+    raise RecipeError(
+        f"{recipe.name}, stages: none teaches the model {task.name}, which it has not learnt before; {why}; add "
+        "distill/logits, or a stage that trains on the labels"
+    )
+
+
 def check_readings(recipe: Recipe, task: Task, tokenizer: Any, given: str | Path | None) -> None:
     """Refuse what cannot be learnt of a teacher that cuts texts otherwise than the model, or names other labels.
 

@@ -66,6 +66,18 @@ class Stage(BaseModel):
             return frozenset()
         return frozenset().union(*(method.guessers() for _, method in self.methods))
 
+    @property
+    def by_labels(self) -> bool:
+        """Whether training adds the task's loss on the labels, which no method brings or takes the place of."""
+        told = any(method.supervises or method.unsupervised for _, method in self.methods)
+        return self.train is not None and self.data == "task" and self.task_loss and not told
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the model learns its task here, from labels or from a teacher's answers."""
+        trains = self.train is not None and self.data == "task"
+        return self.by_labels or (trains and any(method.learns_task() for _, method in self.methods))
+
 
 class Recipe(BaseModel):
     """A named list of stages, and the engines to export to."""

@@ -15,7 +15,7 @@ from bertpress.data import Data, load_data, load_unlabelled
 from bertpress.encoder.imports import Loaded, tokenizer_of
 from bertpress.encoder.model import BertpressPreTrainedModel
 from bertpress.measure.environment import environment
-from bertpress.needs import check_needs, check_readings, check_runtimes, hardware_note
+from bertpress.needs import check_learnt, check_needs, check_readings, check_runtimes, hardware_note
 from bertpress.other_tasks import load_others
 from bertpress.outcome import by_width_and_depth, measure
 from bertpress.recipe import Recipe
@@ -173,6 +173,7 @@ def pressing(request: Request, say: Say = lambda line: None) -> Iterator[Pressed
             guessing_teacher(stage, masked_lm)
     texts = load_unlabelled(request, data)
     source = trained_model(request.model, data.task)
+    check_learnt(recipe, data.task, trained=source.fine_tuned, given=request.teacher is not None)
     tokenizer = tokenizer_of(source)
     check_readings(recipe, data.task, tokenizer, request.teacher)
     others = load_others(request, data.task, tokenizer)

@@ -192,8 +192,7 @@ def _train(
     encoded = encoded_splits(data, settings, ctx.tokenizer, seed=ctx.seed, say=run.say, rows_for=rows_for)
     ctx.train = encoded.train
     objectives: list[Objective] = [term for method in methods for term in method.objectives(ctx)]
-    told = any(method.supervises or method.unsupervised for method in methods)
-    if stage.task_loss and stage.data == "task" and not told:
+    if stage.by_labels:
         objectives.insert(0, TaskLoss())
     if not objectives:
         raise RecipeError(f"stage {stage.name}: has no loss; give it a method that brings one, or task_loss=true")
