@@ -170,15 +170,17 @@ def claims_table(checked: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """One line a row, one column a task."""
+    """One line a row, one column a task; sizes and times are those on the first task that has the row."""
+    ordered = sorted(entries, key=lambda entry: (TASKS.index(entry["task"]), entry["seed"]))
     named = [task for task in TASKS if any(entry["task"] == task for entry in entries)]
-    head = ["student and targets", "parameters without embeddings", "file", *RUNTIMES.values()]
+    head = ["student and targets", "parameters without embeddings", "file"]
+    head += [f"{runtime}, {named[0]}" for runtime in RUNTIMES.values()]
     head += [f"{task}: metric, drop [95 %], processor seconds" for task in named]
     lines = []
     for name in ROWS:
-        first = next((entry for entry in entries if entry["name"] == name), None)
+        first = next((entry for entry in ordered if entry["name"] == name), None)
         if first is not None:
-            times = next((entry["timing"] for entry in entries if entry["name"] == name and "timing" in entry), None)
+            times = first.get("timing")
             faster = ["not run" if times is None else f"{times[each]['artifact']['speedup']:.2f}x" for each in RUNTIMES]
             cells = [name, f"{first['parameters_without_embeddings'] / 1e6:.2f} M"]
             cells += [f"{first['weight_bytes'] / 1e6:.1f} MB", *faster]
