@@ -66,6 +66,9 @@ def check_learnt(recipe: Recipe, task: Task, *, trained: bool, given: bool) -> N
         task: of the run.
         trained: whether the model that is handed in has learnt it before.
         given: whether it has a teacher to learn from; without one it is fine-tuned before the first stage.
+
+    Raises:
+        RecipeError: naming the task and, where a method takes the labels' place, that method.
     """
     learnt = trained or not given
     for stage in recipe.stages:
